@@ -46,7 +46,7 @@ class DataConfig:
     data_type: DataType = "raw"  # format of the training and dev lists; sequential: shards without an index
     cmvn: str = ""  # global_cmvn file that normalises the features; empty: none
     max_skipped: float = 0.01  # training stops if a larger share of the utterances is unusable
-    sequential: SequentialConfig = field(default_factory=SequentialConfig)  # reading with data_type: sequential
+    sequential: SequentialConfig = field(default_factory=SequentialConfig)  # settings of data_type: sequential
     filters: Filters = field(default_factory=Filters)  # limits beyond which training leaves utterances out
     augmentation: Augmentation = field(default_factory=Augmentation)  # random changes to waveforms
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)  # random changes to features
@@ -153,7 +153,7 @@ def build_trainer(
         train_list, dev_list: data lists.
         model_dir: an existing folder.
         placement: the device, and the ranks that train together.
-        init_from: a model checkpoint whose weights a new run starts from; a resumed run checks that it is the same.
+        init_from: a model checkpoint whose weights a new run starts from; for a resumed run it must be the same one.
         new_tokens: initial weights of tokens that the checkpoint's vocabulary lacks, see `transfer_weights`.
 
     Raises:

@@ -84,7 +84,7 @@ class Averaged(NamedTuple):
 def average(paths: list[Path], train_list: Path, batches: int, placement: Placement) -> Averaged:
     """Average checkpoints and re-estimate the BatchNorm statistics from `batches` batches of training data.
 
-    The batches take full context and each chunk size of the model in turn, so that the statistics suit every chunking.
+    Batches use full context and each chunk size of the model in turn, so that the statistics suit every chunking.
 
     Args:
         paths: checkpoints of one run, oldest first.
@@ -122,7 +122,7 @@ def estimation_batches(
     chunkings = itertools.cycle([FULL_CONTEXT, *training.chunking.served()])
     if isinstance(dataset, SequentialDataset):
         loading = Loading(training.max_batch_seconds, training.max_batch_rows, config.seed, training.num_workers)
-        steps = math.ceil(count / ranks.world)  # all ranks read the same number, because they exchange rows
+        steps = math.ceil(count / ranks.world)  # the same in all ranks, because they exchange rows
         own = itertools.islice(chunkings, ranks.rank, None, ranks.world)
         loaded = itertools.islice(dataset.epoch(0, 0, steps, loading, ranks).batches, steps)
         for number, ((batch, *_), chunking) in zip(itertools.count(ranks.rank, ranks.world), zip(loaded, own)):
@@ -199,7 +199,7 @@ class FileForm(NamedTuple):
 
     kind: str = TORCHSCRIPT
     precision: str = "float32"
-    engine: str = "none"  # none: any torch; else a quantized engine of torch, or "onnxruntime"
+    engine: str = "none"  # none: any build of torch; else a quantized engine of torch, or "onnxruntime"
 
 
 def meta_record(

@@ -140,7 +140,7 @@ def _convert(kind: Any, located: Located, path: str, default: Any, problems: lis
 
 
 def _place_message(message: str, path: str, located: Located, given: dict, values: dict) -> str:
-    """Put a place in front of a message: the line of the field that the message begins with, else the section's."""
+    """Prefix a message with its place: the line of the field that begins the message, or else of the section."""
     first = _FIRST_WORD.match(message)
     name = first.group() if first and first.group() in values else None
     where = given[name].where if name in given else located.where

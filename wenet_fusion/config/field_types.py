@@ -67,7 +67,7 @@ def describe_type(kind: Any) -> str:
 
 
 def describe_value(value: Any) -> str:
-    """Return a value in the form in which messages show it."""
+    """Return a value as messages show it."""
     if isinstance(value, dict):
         return "a section"
     if isinstance(value, list):

@@ -45,9 +45,9 @@ class Epoch(NamedTuple):
 class BatchSource(Protocol):
     """Training data: `SpeechDataset` plans its epochs from a list, `SequentialDataset` reads shards in sequence.
 
-    In every epoch, each utterance is in one batch of one rank, and all ranks get the same number of batches. For this,
-    fewer utterances than there are ranks may be left out at the end. Order and random changes depend only on the data,
-    the settings, the seed and the number of the epoch.
+    In every epoch, each utterance is in one batch of one rank, and all ranks get the same number of batches. If fewer
+    utterances than ranks remain at the end, they are left out. Order and random changes depend only on the data, the
+    settings, the seed and the number of the epoch.
 
     Attributes:
         frontend: sample rate and frame length of the model.
@@ -66,7 +66,7 @@ class BatchSource(Protocol):
 
     @property
     def digest(self) -> str:
-        """Return the size of the data and a checksum; it must be the same in all ranks."""
+        """Return the size of the data and a checksum; both must be the same in all ranks."""
 
     def description(self) -> str:
         """Return the amount of data as text, for the first line of a run."""

@@ -75,8 +75,8 @@ def cut_batches(
 def rank_batches(plan: Sequence[Sequence[int]], rank: int, world: int) -> list[list[int]]:
     """Return the batches of one rank: each step takes `world` batches of the plan, one for each rank.
 
-    All ranks get the same number of batches. If the last step has fewer batches than ranks, their utterances are
-    divided among all ranks; fewer utterances than ranks are left out.
+    All ranks get the same number of batches. If fewer batches than ranks remain for the last step, all ranks share the
+    utterances of these batches; if there are fewer utterances than ranks, they are left out.
 
     Args:
         plan: see `epoch_batches`.

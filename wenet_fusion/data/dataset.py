@@ -40,8 +40,8 @@ class SpeechDataset:
     """Load the usable utterances of a list as padded batches; `skipped` and `filtered` hold the others.
 
     Durations of the list are trusted: a header is read only if the list states no duration. Utterances with unknown
-    tokens, or with too little audio for the transcript, are skipped at once. Audio is skipped when its batch is loaded
-    if it cannot be decoded, or if it does not fit into the batch because it is much longer than the list states.
+    tokens, or with too little audio for the transcript, are skipped at once. Loading a batch skips audio that cannot be
+    decoded, and audio that is too long for the batch because it is much longer than the list states.
 
     Args:
         utterances: entries of a data list.
@@ -180,8 +180,8 @@ class SpeechDataset:
     def batch(self, indices: Sequence[int], epoch: int) -> Batch:
         """Load the utterances of `indices` as a batch; random changes depend on seed, epoch and index only.
 
-        An utterance that cannot be decoded is left out and counted. If none is left, the next readable utterance of the
-        list replaces them, so that every entry of a plan yields a batch.
+        An utterance that cannot be decoded is left out and counted. If no utterance is left, the batch consists of the
+        next readable utterance of the list, so that every entry of a plan yields a batch.
 
         Raises:
             ValueError: too many utterances are unusable.

@@ -38,7 +38,7 @@ class Filters:
         return found
 
     def exceeded(self, seconds: float, tokens: int, characters: int) -> tuple[str, str] | None:
-        """Return the name of the first limit that an utterance exceeds, and how; None if it exceeds none."""
+        """Return the first limit that an utterance exceeds, as its name and a description; None if there is none."""
         if seconds > self.longest_seconds:
             return "longest_seconds", f"lasts {seconds:.1f} s"
         if seconds < self.shortest_seconds:

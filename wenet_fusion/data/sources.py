@@ -44,7 +44,7 @@ class Utterance:
     start: float | None = None  # start of the utterance in the audio, seconds; None: the audio's start
     end: float | None = None  # end of the utterance in the audio, seconds; None: the audio's end
     speaker: str | None = None
-    channel: int | None = None  # from 1; 0: mean of all channels; None: the same, unless they cancel each other
+    channel: int | None = None  # from 1; 0: mean of all channels; None: the mean, or an error if channels cancel out
     place: str = field(default="", compare=False)  # list and line of the utterance, for messages
 
 

@@ -1,4 +1,4 @@
-"""The trainable model: waveforms and transcripts to losses, by front-end, encoder, CTC head and attention decoders.
+"""The trainable model: front-end, encoder, CTC head and attention decoders map waveforms and transcripts to losses.
 
 Shapes: B rows, N samples, T frames, F mel bins, U tokens, V vocabulary.
 """
@@ -44,17 +44,17 @@ class FrontendConfig:
     window_ms: float = 25.0  # length of a feature window, ms
     hop_ms: float = 10.0  # shift between feature windows, ms
     low_freq: float = 20.0  # lower edge of the lowest mel filter, Hz
-    high_freq: float = 0.0  # upper edge of the highest filter, Hz; <= 0: added to Nyquist (sherpa-onnx's default: -400)
+    high_freq: float = 0.0  # upper edge of the highest mel filter, Hz; 0 or less: relative to the Nyquist frequency
     right_padding_frames: int = 4  # encoder frames of silence appended to every utterance
 
     @property
     def frame_samples(self) -> int:
-        """Return the samples per encoder frame."""
+        """Return the number of samples per encoder frame."""
         return FACTOR * int(self.sample_rate * self.hop_ms / 1000)
 
     @property
     def right_padding_samples(self) -> int:
-        """Return the zero samples appended to every utterance."""
+        """Return the number of zero samples appended to every utterance."""
         return self.right_padding_frames * self.frame_samples
 
     def problems(self) -> list[str]:
@@ -86,7 +86,7 @@ def build_fbank(config: FrontendConfig) -> Fbank:
 
 @dataclass(frozen=True)
 class RescoringConfig:
-    """Default weights of the scores in an exported model. Choose them on a dev set.
+    """Default weights of the scores in rescoring; export writes them into the file. Choose them on a dev set.
 
     >>> RescoringConfig(ctc_weight=-1).problems()
     ['ctc_weight: -1 is negative']
@@ -179,7 +179,7 @@ class AsrModel(nn.Module):
         ]
 
     def frames(self, sample_lengths_B: Tensor) -> Tensor:
-        """Return the number of encoder frames for these numbers of samples, rounded up."""
+        """Return the number of encoder frames of each row, rounded up."""
         return sample_lengths_B.add(self.config.frontend.frame_samples - 1) // self.config.frontend.frame_samples
 
     def features(self, samples_BN: Tensor, sample_lengths_B: Tensor) -> Tensor:
@@ -244,11 +244,11 @@ class AsrModel(nn.Module):
         layers: Sequence[Tensor] = (),
         consistency_weight: float = 0.0,
     ) -> Losses:
-        """Return the losses of transcripts, given the encoder frames; in float32 or better, also under autocast.
+        """Return the losses of transcripts, given the encoder frames, in float32 or float64 even under autocast.
 
         Args:
             encoded: output of `encode`, of one view or two.
-            tokens_BU: transcripts without sos and eos; they may be empty.
+            tokens_BU: transcripts without sos and eos; a transcript may be empty.
             token_lengths_B: tokens of each row.
             layers: outputs of the intermediate layers; empty: no intermediate CTC loss.
             consistency_weight: weight of CR-CTC, which needs two views.

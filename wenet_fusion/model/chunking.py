@@ -89,7 +89,7 @@ class ChunkingConfig:
         return found
 
     def served(self) -> list[Chunking]:
-        """Return one chunking per chunk size, with the longest left context: the basis of other defaults."""
+        """Return each chunk size with its longest left context: the chunkings that checks and export use by default."""
         return [
             max(chunking for chunking in self.trained() if chunking.size == size) for size in sorted(set(self.sizes))
         ]

@@ -13,7 +13,7 @@ def consistency_loss(log_probs_BTV: Tensor, lengths_B: Tensor) -> Tensor:
     """Return half the sum over frames of KL(sg(b) || a) + KL(sg(a) || b) for views a and b; sg stops the gradient.
 
     Args:
-        log_probs_BTV: a row for the first view of each utterance, then a row for each second view in the same order.
+        log_probs_BTV: the first views of all utterances, then their second views in the same order.
         lengths_B: valid frames of each row.
 
     >>> float(consistency_loss(torch.zeros(2, 3, 4).log_softmax(-1), torch.tensor([3, 2])))

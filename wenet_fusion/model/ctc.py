@@ -16,7 +16,7 @@ BLANK_PRIOR = 0.8  # typical share of blank frames at 25 frames per second
 
 
 class CtcHead(nn.Module):
-    """Encoder frames to token log-probabilities: (B, T, D) -> (B, T, V).
+    """Map encoder frames to token log-probabilities: (B, T, D) -> (B, T, V).
 
     The initial bias gives blank the probability 0.8, which training would otherwise need about 100 updates to learn.
 
@@ -63,7 +63,7 @@ def frames_needed(tokens: Sequence[int]) -> int:
 def ctc_loss(log_probs_BTV: Tensor, lengths_B: Tensor, tokens_BU: Tensor, token_lengths_B: Tensor) -> Tensor:
     """Return the negative log-likelihood summed over the batch, in float32 or float64. Transcripts may be empty.
 
-    The loss of a row that is too short for its transcript would be infinite: it counts as 0, without a gradient.
+    A row with too few frames for its transcript would have an infinite loss; it counts as 0, without a gradient.
     """
     log_probs = at_least_float32(log_probs_BTV.transpose(0, 1))
     return F.ctc_loss(log_probs, tokens_BU, lengths_B, token_lengths_B, BLANK, reduction="sum", zero_infinity=True)

@@ -17,7 +17,7 @@ from wenet_fusion.model.layers.dropout import Dropout
 from wenet_fusion.model.layers.packing import frame_mask
 from wenet_fusion.model.layers.positions.sinusoids import sinusoids
 
-# Initial embeddings, before the factor sqrt(dim): "normal": variance 1, as in WeNet; "scaled": 1 / dim (1706.03762).
+# Initial variance of embeddings, before the factor sqrt(dim). "normal": 1, as in WeNet; "scaled": 1 / dim.
 EmbeddingInit = Literal["normal", "scaled"]
 
 
@@ -156,7 +156,7 @@ class DecoderState(NamedTuple):
         return self._replace(past=tuple(KeysValues(keys[rows_R], values[rows_R]) for keys, values in self.past))
 
     def keep(self, utterances_S: Tensor) -> "DecoderState":
-        """Return the state with the memories of these utterances only; drop the others' prefixes with `follow`."""
+        """Return the state with the memories of these utterances only; `follow` drops the prefixes of the others."""
         memory = tuple(KeysValues(keys[utterances_S], values[utterances_S]) for keys, values in self.memory)
         return self._replace(memory=memory, memory_mask_B1T=self.memory_mask_B1T[utterances_S])
 
@@ -196,13 +196,13 @@ class Decoder(nn.Module):
 
         Args:
             tokens_BU: begin with sos, padded with any token; attention is causal, so padding changes no valid logits.
-            memory_BTD: encoder frames, a row per row of tokens, or one row for all (hypotheses of one utterance).
+            memory_BTD: encoder frames: one row per row of tokens, or a single row that all hypotheses share.
             memory_lengths_B: valid frames of each row.
         """
         length = tokens_BU.size(1)
         x = self.dropout(self._embed(tokens_BU, torch.arange(length, device=tokens_BU.device)))
         memory = self._placed(memory_BTD)
-        # WeNet's onnxruntime has no tril.
+        # The old onnxruntime of WeNet's C++ runtime has no tril.
         causal = frame_mask(torch.arange(1, length + 1, device=x.device), length).unsqueeze(0)
         memory_mask = frame_mask(memory_lengths_B, memory_BTD.size(1)).unsqueeze(1)
         for layer in self.layers:
@@ -229,7 +229,7 @@ class Decoder(nn.Module):
         return DecoderState(memory, frame_mask(memory_lengths_B, memory_BTD.size(1)).unsqueeze(1), past)
 
     def step(self, tokens_BN: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
-        """Run `forward` token by token: return logits (B, N, V) after one more token of each prefix, and the state."""
+        """Extend each prefix by one token; return the logits (B, N, V) of the following token, and the next state."""
         length = state.past[0].keys.size(2)
         x = self._embed(tokens_BN, torch.full_like(tokens_BN[0], length))
         seen = []

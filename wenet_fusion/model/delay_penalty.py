@@ -22,7 +22,7 @@ def delay_penalised_ctc_loss(
     It is -log of the sum over alignments of p(alignment) exp(penalty * sum over tokens of ((T - 1) / 2 - t)); t is the
     first frame of the token. A frame of delay costs `penalty` per token; frames that repeat a token cost nothing.
 
-    A row that is too short for its transcript counts as 0, without a gradient.
+    A row with too few frames for its transcript counts as 0, without a gradient.
 
     >>> log_probs = torch.zeros(1, 2, 2).log_softmax(-1)
     >>> one = torch.tensor([[1]]), torch.tensor([1])

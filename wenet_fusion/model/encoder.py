@@ -1,6 +1,6 @@
 """The FusionFormer encoder: one `forward` for training, streaming and export.
 
-Shapes: B utterances, T feature frames on the way in and encoder frames after subsampling, N packed encoder frames,
+Shapes: B utterances, T feature frames in inputs and encoder frames after subsampling, N packed encoder frames,
 F mel bins, D width, H heads, C cached frames, S = C + T keys, L layers.
 """
 
@@ -57,7 +57,7 @@ class Encoder(nn.Module):
         self.subsampling = Subsampling(num_mel_bins, config.dim, config.subsampling_channels, config.norm == "fusion")
         layers = [build_layer(config, layer) for layer in range(config.layers)]
         self.layers = nn.ModuleList(layers)
-        # Gives fresh states their dtype and device. A weight could not: those of quantised layers have another dtype.
+        # Gives fresh states their dtype and device. A weight cannot, because quantised weights have another dtype.
         self.register_buffer("zero", torch.zeros(()), persistent=False)
         # mypy takes every attribute of a module for a tensor.
         fresh = [layers[0].init_state(1, cached, self.zero) for cached in (1, 2)]  # type: ignore[operator]
@@ -108,7 +108,7 @@ class Encoder(nn.Module):
     def forward_masked(
         self, x_BTF: Tensor, lengths_B: Tensor, visible_BTS: Tensor, key_BS: Tensor, state: EncoderState
     ) -> EncoderOutput:
-        """Run `forward` with a given attention mask, for ONNX files and WeNet's runtimes, which compute it otherwise.
+        """Run `forward` with a given attention mask; ONNX files and WeNet's runtimes compute the mask in other ways.
 
         Args:
             x_BTF, lengths_B, state: see `forward`.

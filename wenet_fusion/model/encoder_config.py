@@ -8,7 +8,7 @@ from wenet_fusion.model.layers.attention import Positions
 from wenet_fusion.model.layers.convolution import ConvGate
 from wenet_fusion.model.layers.norm import NormKind
 
-# Initial gamma of a branch's last norm: 1 trains shallow encoders fastest, 0 (branches start as identity) deep ones.
+# Initial gamma of each branch's last norm. Shallow encoders train fastest with 1, deep ones with 0 (identity layers).
 SHALLOW_LAYERS = 6
 
 

@@ -14,7 +14,7 @@ def operators(graph: Any) -> Counter[str]:
     """Count the operators (`aten::...`) in an inlined TorchScript graph, nested blocks included.
 
     Take the graph from a file that was just loaded and has not run. torch shares the graph of a method among all
-    instances of a class; after a run without optimisation, it contains calls that hide operators.
+    instances of a class; after a run without optimisation, the graph contains calls that hide operators.
 
     Raises:
         ValueError: if a call was not inlined, so its operators cannot be counted.

@@ -1,4 +1,4 @@
-"""The streaming interface of a trained model: waveform in, scores and state out. TorchScript files have its methods.
+"""The streaming interface of a model: waveform in, scores and state out. TorchScript files have the same methods.
 
 States are flat lists of tensors and scores are plain tuples. With nested named tuples, every step of a loaded file
 would create new Python classes, and a file that is loaded twice could not pass a state from one copy to the other.
@@ -17,13 +17,13 @@ from wenet_fusion.model.ctc import BLANK
 from wenet_fusion.model.decoder import sequence_log_probs, teacher_forcing
 from wenet_fusion.model.encoder_state import flatten, part_sizes, unflatten
 
-TOP_TOKENS = 20  # number of tokens per frame that the search gets
+TOP_TOKENS = 20  # number of best tokens per frame that a step returns
 
 Scores = Tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # the fields of StepOutput
 
 
 class StepOutput(NamedTuple):
-    """The scores of a step with names: `StepOutput(*scores)`."""
+    """Names for the scores of a step: `StepOutput(*scores)`."""
 
     encoder_out: Tensor  # (B, T, D)
     lengths: Tensor  # (B,) valid frames
@@ -79,7 +79,7 @@ class StreamingModel(nn.Module):
             samples: (B, N) in [-1, 1], whole chunks; in a stream's last step, N may be any multiple of frame_samples.
             lengths: (B,) valid samples; the rest of a row is zeroed. A partly valid encoder frame counts as valid.
             chunk, left: chunk size in encoder frames, left context in chunks, as given to `init_state`.
-            state: the state after the previous step. A row with fewer than N valid samples ends: discard its new state.
+            state: state after the previous step. Fewer than N valid samples end a stream: discard the row's new state.
         """
         valid = torch.arange(samples.size(1), device=samples.device).unsqueeze(0) < lengths.unsqueeze(1)
         fbank = self.fbank(samples.masked_fill(~valid, 0.0), state[0])

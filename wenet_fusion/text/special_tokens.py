@@ -83,7 +83,7 @@ def means_unknown(token: str) -> bool:
 
 
 def count_special_tokens(texts: Iterable[str]) -> str:
-    """Return the special tokens of transcripts with their number, most frequent first; empty if there are none.
+    """Return the special tokens of transcripts with their counts, most frequent first; empty if there are none.
 
     >>> count_special_tokens(["[noise] one", "two [noise] <unk>"])
     '[noise] 2, <unk> 1'

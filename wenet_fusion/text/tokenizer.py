@@ -86,13 +86,13 @@ class Tokenizer:
         return self.vocabulary.text(ids)
 
     def transcript(self, text: str) -> str:
-        """Return a transcript without its special tokens, if the setting is to remove them."""
+        """Return the transcript; with `special_tokens` "remove", without its special tokens."""
         return remove_special_tokens(text) if self.special_tokens == "remove" else text
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a transcript after `normalize_text`; an empty transcript gives an empty list.
 
-        If the vocabulary lacks the normalised spelling, others are tried, for vocabularies of earlier versions.
+        If the vocabulary lacks a token, other spellings are tried, for vocabularies that earlier versions wrote.
 
         Raises:
             UnknownToken: the vocabulary lacks a token, or a special token that is neither removed nor spelled.

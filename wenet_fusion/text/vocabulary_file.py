@@ -1,4 +1,4 @@
-"""Read and write vocabulary files (units.txt), as WeNet writes them: lines of a token and its id, in order of ids."""
+"""Read and write vocabulary files (WeNet's units.txt): one token and its id per line, in order of ids."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read_vocabulary(path: str | Path, join: str) -> Vocabulary:
         join: rule that joins tokens into text, see `Vocabulary`.
     Raises:
         OSError: the file cannot be read.
-        ValueError: lines are wrong; the message lists them.
+        ValueError: lines are malformed; the message lists them.
     """
     if not Path(path).exists():
         raise FileNotFoundError(f"{path}: there is no such vocabulary; write it with tools/data/make_vocabulary.py")

@@ -45,7 +45,7 @@ class Trainer:
 
     Random draws outside the model (order of utterances, augmentation, chunking, masks) depend only on the seed and the
     position in the run, so the training state need not hold generators other than torch's. On the CPU, a run
-    that is killed and resumed gives the same as a run without a stop, bit for bit.
+    that is killed and resumed gives the same weights as a run without a stop, bit for bit.
 
     Args:
         model: moved to the device of `placement` and trained in place.
@@ -188,7 +188,7 @@ class Trainer:
             print(line, flush=True)
 
     def _update(self, batches: list[Batch]) -> dict[str, float]:
-        """Update the weights with the mean gradient over all utterances; skip if loss or gradient is not finite."""
+        """Update the weights with the mean gradient of all utterances; skip an update that is not finite."""
         started = time.monotonic()
         self._updating = batches
         self.step += 1

@@ -27,7 +27,7 @@ def convolve(samples: np.ndarray, taps: np.ndarray, centre: int) -> np.ndarray:
 
 
 def limit_band(samples: np.ndarray, sample_rate: int, low: float, high: float) -> np.ndarray:
-    """Return float32 (N,) with only the frequencies from `low` to `high` (Hz), without delay.
+    """Return samples, float32 (N,), with only the frequencies from `low` to `high` (Hz), without delay.
 
     Args:
         samples: (N,).

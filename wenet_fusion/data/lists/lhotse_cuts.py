@@ -26,7 +26,7 @@ def load_lhotse(name: str) -> Any:
 
 
 def is_lhotse(path: Path) -> bool:
-    """Return whether a file is a lhotse manifest, by its name; a .jsonl, which may be a raw list, by its first line.
+    """Return whether a file is a lhotse manifest, by its name; a .jsonl may be a raw list, so its first line decides.
 
     Raises:
         OSError, ValueError: a .jsonl cannot be read, or is not UTF-8 text.
@@ -45,7 +45,7 @@ def is_lhotse(path: Path) -> bool:
 
 
 def iterate_cuts(path: Path) -> Iterator[Utterance | Skip]:
-    """Yield the utterances of a CutSet, or of a file of supervisions that has its file of recordings beside it.
+    """Yield the utterances of a CutSet, or of a file of supervisions with its file of recordings beside it.
 
     Raises:
         ImportError: lhotse is not installed.
@@ -95,7 +95,7 @@ def _problem(cut: Any) -> str:
     if not cut.supervisions or cut.supervisions[0].text is None:
         return "the cut has no supervision with a text"
     if type(cut).__name__ != "MonoCut":
-        return f"is a {type(cut).__name__}; only MonoCuts are read: mixed and padded cuts are made in training"
+        return f"is a {type(cut).__name__}; only MonoCuts are read: data.augmentation adds noise, training pads"
     if not cut.has_recording:
         return "the cut has no recording; features alone are not enough"
     if getattr(cut.recording, "transforms", None):

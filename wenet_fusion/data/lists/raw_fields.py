@@ -28,7 +28,7 @@ def from_nemo(record: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def number_of(record: dict[str, Any], name: str) -> float | None:
-    """Return a field in seconds; None if it is absent, or an end or duration of -1. ValueError for other values."""
+    """Return a field in seconds; None if it is absent, or if an end or duration is -1; ValueError if it is invalid."""
     value = record.get(name)
     if value is None or (name in ("end", "duration") and value == _TO_THE_END):
         return None

@@ -137,7 +137,7 @@ def _remote_file(place: str, name: str) -> Any:
 
 @contextlib.contextmanager
 def _output_of(command: str, name: str) -> Iterator[ByteStream]:
-    """Run a command in a shell. An exit status other than 0 is an error; with bash, also in a part of a pipeline."""
+    """Run a command in a shell. A nonzero exit status is an error; in bash, also that of any command in a pipeline."""
     bash = shutil.which("bash")
     shell = [bash, "-o", "pipefail", "-c"] if bash else ["sh", "-c"]
     with tempfile.TemporaryFile() as errors:

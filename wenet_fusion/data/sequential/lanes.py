@@ -149,9 +149,9 @@ def _read_whole(shard: Shard, retries: int) -> Iterator[Utterance | Skip]:
 def _batches(
     buffer: list[PlannedUtterance], settings: LaneSettings, rng: np.random.Generator, is_end: bool
 ) -> tuple[list[list[PlannedUtterance]], list[PlannedUtterance]]:
-    """Cut a random half of a buffer, at the end all of it, into batches of similar durations; return them and the rest.
+    """Cut a random half of a buffer (at the end, all) into batches of similar durations; return batches and rest.
 
-    The batch cut last is usually short: before the end, its utterances stay in the buffer, unless it is the only one.
+    The last batch is usually short. Except at the end, its utterances stay in the buffer, unless it is the only batch.
     """
     order = rng.permutation(len(buffer))
     chosen = order if is_end else order[: (len(buffer) + 1) // 2]

@@ -12,7 +12,7 @@ _FINE = 1 << 16  # positions per batch: see `Position`
 
 
 class Position(NamedTuple):
-    """A position between two steps of an epoch; `even_steps` says what held rows are.
+    """A position between two steps of an epoch; `even_steps` explains held rows.
 
     >>> Position.decode(Position(12, 1).encode())
     Position(batches=12, steps=1)
@@ -34,7 +34,7 @@ class Position(NamedTuple):
 def even_steps(
     batches: Iterator[Batch], start: Position, ranks: Ranks, right_padding: int
 ) -> Iterator[tuple[Batch, Position]]:
-    """Yield the batches of a rank and the position after each; all ranks get the same number.
+    """Yield the batches of a rank and the position after each; all ranks get the same number of batches.
 
     While every rank has a batch, each takes its own. If some have none (an ended lane, audio that cannot be decoded),
     the ranks exchange their rows and divide the larger batches. If there are fewer rows than ranks, the rows are held

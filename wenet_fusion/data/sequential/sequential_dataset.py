@@ -33,7 +33,7 @@ from wenet_fusion.data.sources import Utterance, header_or_problem
 from wenet_fusion.ranks import Ranks
 from wenet_fusion.text.tokenizer import Tokenizer
 
-# Within an epoch, the skipped share is computed over at least this number of utterances; at its end, over all read.
+# Within an epoch, the skipped share is computed over at least this number of utterances; at the end, over those read.
 _ENOUGH = 1000
 _SHOWN = 3  # number of utterances in a note
 
@@ -118,7 +118,7 @@ class SequentialDataset:
         return (f"{self._filtered.total()} utterances are beyond data.filters ({rules}): {first}",)
 
     def keeps_positions(self, position: int, before: int, now: int) -> bool:
-        """Return whether both numbers of ranks have the same lanes, and the position ends a step of `now` ranks."""
+        """Return whether the number of lanes stays the same, and a step of `now` ranks begins at the position."""
         batches, steps = Position.decode(position)
         is_between_steps = batches % now == 0 and (steps == 0 or before == now)  # held rows are dealt to `before` ranks
         return is_between_steps and self._lanes(before) == self._lanes(now)
@@ -191,7 +191,7 @@ class SequentialDataset:
             current = following
 
     def _plan(self, epoch: int, slots: Slots, loading: Loading) -> Iterator[list[PlannedUtterance]]:
-        """Yield the batches of a rank. DataLoader forks its workers before the first batch, so before threads start."""
+        """Yield the batches of a rank. DataLoader forks its workers before this runs, and so before threads start."""
         dealt = deal_shards(len(self.shards), slots.lanes, self._seed, epoch)
         buffer = max(2, self._settings.shuffle_buffer // slots.lanes)
         settings = LaneSettings(buffer, self._settings.retries, loading.max_batch_seconds, loading.max_batch_rows)
@@ -218,7 +218,7 @@ class SequentialDataset:
         return bool(skip.rule)
 
     def _note(self, skips_now: dict[str, Skip], found: Iterable[Skip]) -> None:
-        """Add skips to those of the epoch, and check their share if any are new."""
+        """Add the found skips to the epoch's skips, and check their share if any are new."""
         before = len(skips_now)
         for skip in found:
             skips_now.setdefault(skip.key, skip)

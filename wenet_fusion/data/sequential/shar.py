@@ -40,7 +40,7 @@ def shar_shards(folder: Path) -> Iterator[SharShard]:
     """Yield the shards of a folder in their order.
 
     Raises:
-        ValueError: there are none, or cuts without recordings.
+        ValueError: the folder holds no cuts, or cuts without recordings.
         ImportError: lhotse is not installed.
     """
     load_lhotse(str(folder))

@@ -26,10 +26,10 @@ class Shard(Protocol):
 
     @property
     def name(self) -> str:
-        """Return its path, URL or command."""
+        """Return the shard's path, URL or command."""
 
     def read(self, retries: int) -> Iterator[Utterance | Skip]:
-        """Yield its utterances with their audio in memory, and a `Skip` for each unusable one.
+        """Yield the utterances with their audio in memory, and a `Skip` for each unusable one.
 
         Raises:
             OSError, ValueError: the shard cannot be read, or is damaged from here on.
@@ -77,7 +77,7 @@ class Excerpt(NamedTuple):
 
 
 class NemoShard(NamedTuple):
-    """A tar of NeMo, and the manifest's utterances in it by `member_stem`."""
+    """A tar of NeMo, and the manifest's utterances in the tar, by the `member_stem` of their member."""
 
     name: str  # place of the tar, see `open_bytes`
     excerpts: Mapping[str, Sequence[Excerpt]]

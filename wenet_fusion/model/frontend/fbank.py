@@ -29,7 +29,7 @@ class Fbank(nn.Module):
     without look-ahead. The samples before the first one count as zeros.
 
     All of Kaldi's steps up to the spectrum are linear (DC removal, pre-emphasis, window, zero padding, DFT), so one
-    matrix does them, applied as a strided convolution. Squares, the mel matrix and a log follow: any format has these.
+    matrix does them, as a strided convolution. Squares, the mel matrix and a log follow; all export formats have these.
 
     Args:
         sample_rate: Hz.

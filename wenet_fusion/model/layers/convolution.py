@@ -14,7 +14,7 @@ from wenet_fusion.model.layers.layer_protocol import StepContext
 from wenet_fusion.model.layers.norm import ConvNorm, LinearNorm, NormKind, branch_norm
 from wenet_fusion.model.layers.packing import unpack
 
-# What follows the first pointwise layer. "none": a ReLU, which keeps the width D. "glu": the Conformer's gate, 2D -> D.
+# The op after the first pointwise layer. "none": a ReLU, which keeps the width D. "glu": the Conformer's gate, 2D -> D.
 ConvGate = Literal["none", "glu"]
 
 
@@ -28,7 +28,7 @@ class CausalConvolution(nn.Module):
         dim, kernel: D, and the kernel size W + 1.
         dropout: probability, after the last norm.
         gamma: initial scale of the last norm.
-        norm: "fusion" has a BatchNorm after each layer; "layer" and "batch" have that norm before the activation.
+        norm: "fusion": a BatchNorm after each layer; "layer", "batch": a LayerNorm or BatchNorm before the activation.
         activation: a name in `ACTIVATIONS`; applied after the depthwise convolution.
         gate: see `ConvGate`.
 

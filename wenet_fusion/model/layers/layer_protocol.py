@@ -22,9 +22,9 @@ class StepContext(NamedTuple):
 class LayerOp(Protocol):
     """An op of the encoder, with or without memory. Whole encoder layers obey the same protocol.
 
-    `x` is (N, D), packed rows, in training and (B, T, D) in inference. The state is a list of tensors whose first axis
-    is B; it is empty for ops without memory. A state is a value: `forward` returns the next state and leaves the old
-    one unchanged.
+    In training `x` holds packed rows, (N, D); in inference it is (B, T, D). The state is a list of tensors whose first
+    axis is B; it is empty for ops without memory. A state is a value: `forward` returns the next state and leaves the
+    old one unchanged.
     """
 
     def init_state(self, batch: int, cached: int, zero: Tensor) -> List[Tensor]:

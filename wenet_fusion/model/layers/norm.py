@@ -20,7 +20,7 @@ from wenet_fusion.model.layers.synchronised_norm import Moments, moments_of_all_
 MOMENTUM = 0.05
 
 # Where the encoder has norms. "fusion": a BatchNorm after every linear and convolution layer; export folds them all.
-# The paper compares this with a LayerNorm ("layer") or a BatchNorm ("batch") before each branch, and with no norm.
+# The paper compares "fusion" with a LayerNorm ("layer") or BatchNorm ("batch") before each branch, and with no norm.
 NormKind = Literal["fusion", "layer", "batch", "none"]
 
 
@@ -219,7 +219,7 @@ def freeze_statistics(model: nn.Module, frozen: bool = True) -> None:
 
 
 def synchronise_statistics(model: nn.Module) -> None:
-    """Make training use statistics over the rows of all ranks, which then train like one process on all batches."""
+    """Make training use statistics over the rows of all ranks; the ranks then train like one process with all rows."""
     for norm in norms(model):
         norm.__class__ = SynchronisedBatchNorm  # same parameters and buffers, only `_normed` differs
 

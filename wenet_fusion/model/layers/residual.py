@@ -17,7 +17,7 @@ class Residual(nn.Module):
 
     Args:
         op: any `LayerOp`.
-        norm: the norm before the op; None: none, as in a FusionFormer, whose norms are inside the ops.
+        norm: the norm before the op; None: no norm here, as in a FusionFormer, whose norms are inside the ops.
 
     >>> from wenet_fusion.model.layers.feed_forward import FeedForward
     >>> branch = Residual(FeedForward(dim=4, hidden=8))

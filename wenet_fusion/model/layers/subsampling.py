@@ -18,10 +18,10 @@ STRIDE = 2
 
 
 class Subsampling(nn.Module):
-    """(B, T, F) -> (N, D) at a quarter of the rate, in inference (B, T/4, D). A `LayerOp`.
+    """Map features to frames at a quarter of the rate: (B, T, F) -> (N, D), (B, T/4, D) in inference. A `LayerOp`.
 
-    The state holds the last kernel - stride = 1 input frame of each convolution: (B, 1, 1, F) and (B, C, 1, F'). The
-    second is taken after norm and ReLU, so an initial state of zeros equals zero padding.
+    The state holds the last kernel - stride = 1 input frame of each convolution: (B, 1, 1, F) and (B, C, 1, F'). Inputs
+    of the second one have passed norm and ReLU, so an initial state of zeros equals zero padding.
 
     Args:
         num_mel_bins: F.

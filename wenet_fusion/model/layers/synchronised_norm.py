@@ -67,7 +67,7 @@ def synchronised_batch_norm(
         rows: (N, C) or (N, C, F). N may differ between ranks, and some ranks, but not all, may have N = 0.
         weight, bias: (C,) scale and shift. Their gradients are sums over the rows of this rank only.
         eps: added to the variance.
-        moments: result of `moments_of_all_ranks` for these rows, if known: it saves a transfer.
+        moments: result of `moments_of_all_ranks` for these rows, if known, which saves a transfer.
 
     Returns:
         The normalised rows, and mean and unbiased variance over all ranks, (C,) each.
@@ -80,8 +80,8 @@ def synchronised_batch_norm(
 def moments_of_all_ranks(rows: Tensor) -> Moments:
     """Return the moments over the rows of all ranks. Every rank must call it.
 
-    It combines the ranks' means and squared deviations, because sums of squares would cancel (Chan, Golub and LeVeque
-    1983, "Algorithms for computing the sample variance").
+    It combines the ranks' means and squared deviations, because sums of squares would lose digits (Chan, Golub and
+    LeVeque 1983, "Algorithms for computing the sample variance").
     """
     axes = _reduced_axes(rows)
     count = rows.new_full((1,), rows.numel() / rows.size(1))

@@ -106,7 +106,7 @@ def made_batch(size: BatchSize, sample_rate: int, vocabulary_size: int) -> Batch
 
 
 def rows_that_fit(rows: int, fits: Callable[[int], bool]) -> int:
-    """Search for a number of rows that fits, at most `rows` and close to the largest; return 0 if not even 1 fits.
+    """Return roughly the largest number of rows that fits, at most `rows`; 0 if not even 1 row fits.
 
     Args:
         rows: rows of the largest batch.

@@ -91,6 +91,6 @@ def build_optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimi
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of an update, times the `rate_factor` of a group that has one."""
+    """Set the learning rate of each group for an update: the rate, times the group's `rate_factor` if it has one."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get("rate_factor", 1.0)

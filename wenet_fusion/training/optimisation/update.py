@@ -141,7 +141,7 @@ class Gradients:
         self.scaler.update()
 
     def lower_scale(self) -> bool:
-        """Lower the loss scale of float16 after a gradient that is not finite; return whether it was above 1.
+        """Lower the loss scale of float16 after a gradient that is not finite; return whether the scale was above 1.
 
         The scale starts so high that some of the first gradients overflow.
         """
@@ -203,7 +203,7 @@ class Gradients:
         return masks, substituted_frames(frames, config.substitution, substitution_rngs)
 
     def _trimmed(self, batch: Batch, rngs: Iterable[Generator]) -> Batch:
-        """Cut utterances off at the end. The remaining features stay the same: none depends on later samples."""
+        """Cut off the ends of utterances. The remaining features stay the same: none depends on later samples."""
         if not self._spec_augment.trim.max_frames:
             return batch
         hop = self.model.config.frontend.frame_samples // FACTOR

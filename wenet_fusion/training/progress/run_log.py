@@ -15,8 +15,8 @@ from wenet_fusion.training.progress.logger_protocol import Sample
 class RunLog:
     """Append one JSON object per update and per validation to a file.
 
-    Opening the log drops the lines of steps after `step`, because the run will write them again. It also drops invalid
-    lines: the last one if a kill cut it off, and any others, whose number is printed on standard error.
+    Opening the log drops the lines of steps after `step`, because the run will write them again. It also drops a last
+    line that a kill cut off, and all other invalid lines, whose count it prints on standard error.
 
     Args:
         path: the file, e.g. train_log.jsonl.

@@ -47,7 +47,7 @@ def choose_checkpoints(model_dir: Path, count: int, best: bool) -> list[Path]:
 
 
 def average_checkpoints(paths: list[Path]) -> ModelCheckpoint:
-    """Return a checkpoint with mean weights and running statistics, and NaN as dev scores; the rest is the last one's.
+    """Return a checkpoint with mean weights and statistics, NaN as dev scores, and everything else from the last one.
 
     The averaged statistics do not match the averaged weights: call `reestimate_statistics` next.
 

@@ -1,6 +1,6 @@
 """Read and write the files of a training run; every file is replaced atomically.
 
-A run's folder holds models, `step_N.pt`, of the last and best validations, to evaluate, average or export, and
+A run's folder holds `step_N.pt`, the models of the last and best validations, for evaluation, averaging and export, and
 `training_state.pt`, from which the run resumes.
 """
 
@@ -71,7 +71,7 @@ class TrainingState:
     scaler: dict[str, Any] = field(default_factory=dict)  # the loss scale of float16
     origin: dict[str, str] = field(default_factory=dict)  # see `Origin`
     average: dict[str, Tensor] = field(default_factory=dict)  # see `WeightAverage`
-    trusts_durations: bool = False  # durations are the list's; False: measured from the audio, by earlier versions
+    trusts_durations: bool = False  # True: durations come from the list; False: earlier versions measured the audio
 
 
 def checkpoint_name(step: int) -> str:

@@ -76,9 +76,9 @@ def _flat(settings: Mapping[str, Any], path: str = "") -> dict[str, Any]:
 def changed_settings(old_yaml: str, new_yaml: str, step: int, defaults_yaml: str = "") -> list[str]:
     """Return the settings that differ between two configurations and that the weights at `step` depend on.
 
-    `max_steps` is among them only if the steps so far depend on it, because the schedule or the frozen statistics count
-    back from the last step. Filters are not among them if the old configuration had none, because the data themselves
-    are compared.
+    `max_steps` is one of them only if the steps so far depend on it: some schedules and frozen statistics count back
+    from the last step. Filters are not included if the old configuration had none, because the data themselves are
+    compared.
     """
     old, new = (weight_settings(text, defaults_yaml) for text in (old_yaml, new_yaml))
     found = [name for name in {**old, **new} if old.get(name) != new.get(name)]
@@ -113,7 +113,7 @@ def changed_batches(state: TrainingState, fingerprint: RunFingerprint) -> str:
 
 
 def _has_other_durations(state: TrainingState, now: DataContents) -> bool:
-    """Return whether a state of the same data used durations measured from the audio that differ from the list's."""
+    """Return whether a state has durations that were measured from the audio and differ from those of the list."""
     hashes = None if state.trusts_durations else state.train_hashes
     return hashes is not None and not hashes.equal(now.hashes)
 
@@ -129,10 +129,10 @@ def check_same_run(state: TrainingState, fingerprint: RunFingerprint, model_dir:
     """Check that the training state of `model_dir` belongs to the run of `fingerprint`.
 
     The dev list may differ, because it does not affect the weights; a note then says that dev losses are not
-    comparable. Durations may differ from those of a version that measured the audio; this also gives a note.
+    comparable. Durations may differ if an earlier version measured them from the audio; this also gives a note.
 
     Raises:
-        ValueError: it belongs to another run; the message names the difference and the remedy.
+        ValueError: the state belongs to another run; the message names the difference and the remedy.
     """
     if state.units != fingerprint.units:
         raise ValueError(
@@ -156,7 +156,7 @@ def check_same_run(state: TrainingState, fingerprint: RunFingerprint, model_dir:
     if changes:
         raise ValueError(
             f"{model_dir} was trained on other data ({changes}), so its "
-            "epochs cannot go on; choose another --model_dir or give its own --train_data, all of it usable"
+            "epochs cannot go on; choose another --model_dir or give its own --train_data, with all utterances usable"
             f"{_earlier_data_hint(state)}"
         )
     if _has_other_durations(state, fingerprint.train_contents):
@@ -168,7 +168,7 @@ def check_same_run(state: TrainingState, fingerprint: RunFingerprint, model_dir:
     if state.dev_hashes is not None:
         changes = _changes(state, state.dev_hashes, fingerprint.dev_contents)
         if changes:
-            print(f"note: the dev list has changed ({changes}): earlier dev losses do not compare", file=sys.stderr)
+            print(f"note: the dev list has changed ({changes}): earlier dev losses are not comparable", file=sys.stderr)
 
 
 def check_ranks_agree(ranks: Ranks, fingerprint: RunFingerprint, step: int, model_dir: Path) -> None:
@@ -194,7 +194,7 @@ def _shown(names: list[str], settings: Mapping[str, Any]) -> str:
 
 
 def _earlier_data_hint(state: TrainingState) -> str:
-    """Return a hint on how to restore the data of a version without filters, or of one that measured durations."""
+    """Return a hint for restoring the run's data if its version had no filters, or measured durations."""
     hint = "" if _has_filters(state.config_yaml) else _FILTERS_HINT
     return hint if state.trusts_durations or state.train_hashes is not None else hint + _DURATIONS_HINT
 

@@ -78,7 +78,7 @@ def transfer_weights(
         tokens: vocabulary of the model.
         checkpoint: holds the weights and their vocabulary.
         origin: name of the checkpoint in messages.
-        new_tokens: rows of tokens that the checkpoint lacks: "mean" of its ordinary tokens' rows, or "fresh" ones.
+        new_tokens: rows of tokens that the checkpoint lacks: the "mean" row of its ordinary tokens, or "fresh" rows.
 
     Raises:
         ValueError: the checkpoint has other sizes; the message names the settings.

@@ -37,8 +37,8 @@ class Keeping(NamedTuple):
 class RunFiles:
     """Write the checkpoints and the training state of a run.
 
-    A kill loses at most `interval` updates. For this, states that are written in the background are taken a tenth of
-    the interval earlier, and training waits for a write that takes longer than this tenth. Files are completed in the
+    A kill loses at most `interval` updates. To ensure this, a state to write in the background is taken a tenth of the
+    interval earlier, and training waits for a write that takes longer than this tenth. Files are completed in the
     order in which they were submitted.
 
     Args:

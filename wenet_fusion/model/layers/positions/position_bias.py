@@ -33,7 +33,7 @@ class PositionBias(nn.Module):
         """Return (L, H, T, S). The last query and the last key are the same frame, so T and S give all distances."""
         index_TS = distance_index(queries, keys, self.max_distance, self.table)
         bias = F.embedding(index_TS, self.table).view(queries, keys, self.layers, self.heads)
-        return bias.permute(2, 3, 0, 1).contiguous()  # each layer reads its part once per utterance
+        return bias.permute(2, 3, 0, 1).contiguous()  # so each layer reads adjacent values
 
 
 class PrecomputedBias(nn.Module):
