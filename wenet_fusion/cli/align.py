@@ -25,8 +25,8 @@ def add(verb: Verb) -> None:
     p = verb(
         "align",
         align_command,
-        "Align transcripts with their audio (forced alignment): write timestamps; with --worst N: list the transcripts "
-        "that fit worst.",
+        "Align transcripts with their audio (forced alignment), write timestamps and, with --worst N, list the "
+        "transcripts that fit worst.",
         [
             "exp/avg_3.pt --data data/test/data.list --output exp/align",
             "exp/avg_3.pt --data data/test/data.list --output exp/align --word_times exp/final.zip --worst 20",

@@ -36,7 +36,7 @@ def add(verb: Verb) -> None:
     p.add_argument(
         "--dev_data",
         type=Path,
-        help="data.list to compare on: if the last of the averaged checkpoints alone is better, it is written instead",
+        help="data.list for comparing the average with the last checkpoint alone; the better of the two is written",
     )
     p.add_argument("--output", "--dst_model", type=Path, required=True, help="checkpoint to write")
     p.add_argument("--device", default="auto", help="device to compute on: auto, cpu, cuda, ...")

@@ -30,7 +30,7 @@ _BINS, _BAR = 20, 40
 
 
 def check_data(config: RecipeConfig, data_list: Path, decode: int | None = None) -> DataReport:
-    """Report which utterances of a data list training would use, why it would skip others, and doubtful entries.
+    """Report the utterances of a list that training would use, the reasons for skipping others, and doubtful entries.
 
     If all audio is decoded, training uses exactly the utterances that are found usable. Shards of data_type sequential
     are read once, and the durations of their utterances come from the headers of the audio.

@@ -46,7 +46,7 @@ class EvaluationOptions:
 
     modes: tuple[str, ...] = ALL_MODES
     chunkings: tuple[Chunking, ...] = ()
-    variants: tuple[Variant, ...] = (Variant(PLAIN, DecodingOptions()),)  # attention search: the first one's beam size
+    variants: tuple[Variant, ...] = (Variant(PLAIN, DecodingOptions()),)  # attention search takes the first's beam size
     counting: Counting = Counting()
     max_batch_seconds: float = 100.0
     ctm: Path | None = None  # CTM file with word times of the references, to measure emission delays

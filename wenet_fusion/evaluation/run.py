@@ -69,7 +69,7 @@ def evaluate(
         The results on rank 0, None on the others.
 
     Raises:
-        ValueError: the model lacks what a mode needs, or no utterance could be read.
+        ValueError: the model lacks a part that a mode needs, or no utterance could be read.
         OSError: another rank failed.
     """
     model = acoustic_model(trained)
@@ -102,7 +102,7 @@ def evaluate(
 def fingerprint(trained: TrainedModel, utterances: Sequence[Utterance], options: EvaluationOptions) -> str:
     """Return the SHA-256 of everything that the tokens depend on: weights, configuration, audio, settings, code.
 
-    Audio files enter with path and modification time, language models with the digest in `Variant.sources`.
+    For audio files it covers path and modification time, for language models the digest in `Variant.sources`.
     """
     digest = hashlib.sha256()
     variants = [(name, replace(decoding, language_model=None), sources) for name, decoding, sources in options.variants]

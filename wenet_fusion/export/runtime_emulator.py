@@ -146,7 +146,7 @@ class RuntimeEmulator:
         return self.encoder.run(None, {node.name: value for node, value in zip(inputs, values)})
 
     def _without_silence(self, features: np.ndarray) -> np.ndarray:
-        """Cut silence off a stream's last features, because the graph itself fills the last encoder frame with it."""
+        """Cut silence off a stream's last features, because the graph itself pads the last encoder frame."""
         silent = (features[0] <= self.silent).all(axis=1)[::-1]
         most = self.known["subsampling_rate"] - 1
         missing = int(silent[:most].cumprod().sum())

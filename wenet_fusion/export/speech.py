@@ -95,7 +95,7 @@ class ErrorChange(NamedTuple):
     chunk: int  # the chunk size, in encoder frames, with the largest increase
 
     def raise_above(self, limit: float, path: Path) -> None:
-        """Raise ValueError if the error rate rose by more than `limit`, or if the checkpoint's own is too high."""
+        """Raise ValueError if the error rate rose by more than `limit`, or if the checkpoint makes too many errors."""
         check_limit(limit)
         if self.before > WORST_JUDGE:
             raise ValueError(

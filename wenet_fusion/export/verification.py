@@ -87,8 +87,8 @@ def verify(
         exported: the file.
         speech: utterances (n,) at the model's rate.
         allowed: largest allowed difference, see `tolerance`.
-        batches: also compute all utterances as rows of one batch. Not if `allowed` is infinite, because the scales of
-            int8 may depend on the batch.
+        batches: also compute all utterances as rows of one batch; ignored if `allowed` is infinite, because the scales
+            of int8 may depend on the batch.
     """
     rng = np.random.default_rng(0)
     meta = exported.meta
@@ -116,8 +116,8 @@ def verify(
 def generated_audio(sample_rate: int, rng: np.random.Generator) -> np.ndarray:
     """Return sweeps and noise with digital silence between them, float32 in [-1, 1].
 
-    Each sweep has faint noise. Without it, mel bands away from the tone would hold only the tone's rounding errors, and
-    their logs would change from the first digit on whenever the order of a sum changes.
+    Each sweep has faint noise. Without it, mel bands away from the tone would hold only rounding errors, and their logs
+    would change completely whenever the order of a sum changes.
     """
     n = int(GENERATED_SECONDS * sample_rate)
     time = np.arange(n) / sample_rate
@@ -154,7 +154,7 @@ class _Found(NamedTuple):
 
 def _compare(found: StepScores, row: int, target: StepScores, allowed: float) -> _Found:
     scores, expected = _valid(found, row), _valid(target, 0)
-    # Compare the blank together with the others: if it is always certain, its own largest value is tiny.
+    # Compare blank and best tokens together: the log-probabilities of a blank that is always certain are all near 0.
     pairs = [tuple(np.column_stack([step.log_probs, step.blank]) for step in (scores, expected))]
     if scores.encoder_out.shape[1]:  # some files do not return encoder frames
         pairs.append((scores.encoder_out, expected.encoder_out))

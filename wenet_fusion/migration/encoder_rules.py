@@ -89,8 +89,8 @@ def _dynamic_chunk(value: Any, context: Context) -> Finding:
     if value is True:
         sizes = (("training.chunking.sizes", [8, 16]), (key, 0.5))
         remark = (
-            "WeNet draws 1 to 25 frames or, for half of the batches, the whole utterance; ours are the sizes that you "
-            "will serve"
+            "WeNet draws 1 to 25 frames or, for half of the batches, the whole utterance; list the chunk sizes that "
+            "you will serve"
         )
         return Finding("differs", sizes, remark)
     if isinstance(static, int) and static > 0:

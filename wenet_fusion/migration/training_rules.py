@@ -8,7 +8,7 @@ from typing import Any
 from wenet_fusion.migration.data_rules import seconds_of
 from wenet_fusion.migration.rules import Context, Finding, Rule, always, none, number, same, whole
 
-_ROW_SECONDS = 20.0  # assumed seconds per utterance, because a static batch of WeNet has a number of utterances only
+_ROW_SECONDS = 20.0  # assumed seconds per utterance: WeNet limits a static batch only by its number of utterances
 _DEFAULT_SECONDS = 400.0  # default of TrainingConfig.max_batch_seconds
 _PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _WRITTEN = "written by train.py, not a setting"

@@ -12,7 +12,7 @@ from wenet_fusion_runtime.results.result import Word
 def read_ctm(path: Path) -> dict[str, list[Word]]:
     """Read words by key, in the order of their lines: `key channel start duration word [confidence]`, in seconds.
 
-    Lines that begin with `;;` are comments. A word without confidence gets 1.
+    Lines that begin with `;;` are comments. A word without confidence gets a confidence of 1.
 
     Raises:
         ValueError: a line has another form; the message lists the first such lines.

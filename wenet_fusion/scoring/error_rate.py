@@ -124,7 +124,7 @@ class Scoring(NamedTuple):
 
     total: ErrorCounts
     utterances: tuple[ScoredUtterance, ...]  # in the order of the references
-    missing: tuple[str, ...]  # references without a hypothesis, scored as if it were empty
+    missing: tuple[str, ...]  # references without a hypothesis, scored with an empty hypothesis
     extra: tuple[str, ...]  # hypotheses without a reference, not scored
 
     @property

@@ -21,8 +21,8 @@ BRANCHES = (FeedForward, OneOperatorAttention, StaticConvolution, FeedForward)
 
 
 def native_table(model: StreamingModel, encoder: Encoder, step: bytes) -> Optional[NativeTable]:
-    """Return the table for an int8 model; None if the native step does not know the type of its layers, or a bias is
-    too large for it.
+    """Return the native step's table for an int8 model; None if the step does not support the type of the layers, or a
+    bias is too large.
 
     Args:
         model: the model after `make_onnx_static`.
@@ -73,7 +73,7 @@ def _sizes(model: StreamingModel, encoder: Any) -> dict[str, int]:
 
 
 def _parts(model: StreamingModel, encoder: Any) -> Iterator[Tensor | InputRange]:
-    """Yield the tensors and ranges of the model, each kind in the order in which the library takes it."""
+    """Yield the tensors and ranges of the model, each kind in the library's order."""
     yield from (model.fbank.spectrum.matrix.squeeze(1), model.fbank.mel_FK, model.cmvn.mean, model.cmvn.inverse_std)
     for norm in (encoder.subsampling.conv_1, encoder.subsampling.conv_2):
         yield from (norm.conv.weight, norm.conv.bias)

@@ -44,8 +44,8 @@ from wenet_fusion.trained_model import FileForm, TrainedModel, fused_model, look
 
 
 class OnnxArchive(Target):
-    """A zip file with step.onnx, rescore.onnx and meta.json, for our runtime on onnxruntime; int8 also for its native
-    step, with native.json.
+    """A zip file with step.onnx, rescore.onnx and meta.json, for our runtime on onnxruntime. An int8 archive may also
+    hold native.json, for the runtime's native step.
 
     >>> OnnxArchive.name, OnnxArchive.precisions
     ('onnx', ('float32', 'int8', 'int8-dynamic'))
@@ -116,7 +116,7 @@ def takes_int8(trained: TrainedModel) -> bool:
 
 
 def build_members(model: StreamingModel, precision: str) -> dict[str, bytes]:
-    """Return the members of an archive but meta.json: the graphs, and native.json if the native step can run it.
+    """Return all members of an archive except meta.json: graphs, and native.json if the native step can run the model.
 
     Raises:
         ImportError: see `build_graphs`.

@@ -41,7 +41,7 @@ def write_onnx(
 
     Args:
         module: the module; it is called with the inputs in their order.
-        inputs: an example of each input, by name. Give each dynamic axis a different size, so that none are confused.
+        inputs: an example of each input, by name. Give each dynamic axis its own size, so that no two are confused.
         outputs: names of the outputs, flattened.
         dynamic_axes: name of an input or output -> the axes that may have any size, and their names.
         path: the file.

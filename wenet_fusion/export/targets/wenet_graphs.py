@@ -80,7 +80,7 @@ class GrowingEncoder(nn.Module):
         self, chunk: Tensor, offset: Tensor, required_cache_size: Tensor, att_cache: Tensor, cnn_cache: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Run one chunk; see `WenetModel.forward_encoder_chunk`."""
-        # The encoder returns a cache of the length that it gets: masked keys in front make room for new ones.
+        # The encoder returns a cache as long as the one that it gets: masked keys in front make room for new keys.
         cached, frames = att_cache.size(2), self.model.encoder_frames(chunk)
         att_cache = torch.cat([self.model.caches.empty_attention(frames, chunk), att_cache], dim=2)
         key_S = torch.arange(-cached - frames, frames)
