@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("checkpoints", nargs="+", type=subject, metavar="NAME=CHECKPOINT", help="models to compare")
     parser.add_argument("--data", type=Path, required=True, help="data.list to stream")
     parser.add_argument("--calibration", type=Path, required=True, help="data.list for the scales of int8")
-    parser.add_argument("--num_utterances", type=int, default=1_000_000, help="utterances of --data (default: all)")
+    parser.add_argument("--num_utterances", type=int, default=1_000_000, help="utterances to use (default: all)")
     parser.add_argument("--output", type=Path, required=True, help="folder for the table and the numbers")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -80,7 +80,7 @@ def subject(text: str) -> Subject:
 
 
 def measure(item: Subject, args: argparse.Namespace, folder: Path) -> list[Outcome]:
-    """Measure every form of a checkpoint at every chunk size, and compare the texts of each with those of the first."""
+    """Measure every form of a checkpoint at every chunk size, and compare its texts with those of the first form."""
     outcomes, expected = [], {}
     missing = [] if takes_int8(load_trained(item.checkpoint)) else [("onnx", "int8")]
     for format_ in FORMATS:

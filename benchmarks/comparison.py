@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs = verbs.add_parser("run", help="run the remaining trainings and evaluations")
     runs.add_argument("--data_dir", type=Path, default=Path("data"), help="data folder of the recipe (default: data)")
     runs.add_argument("--device", default="cpu", help="device of the trainings (default: cpu)")
-    runs.add_argument("--dry_run", action="store_true", help="print the plan instead")
+    runs.add_argument("--dry_run", action="store_true", help="print the plan without running it")
     summary = verbs.add_parser("summarise", help="write tables of the finished runs")
     summary.add_argument("--name", required=True, help="name of the corpus, for comparison_NAME.md and .json")
     summary.add_argument("--output", type=Path, required=True, help="folder for the page and the numbers")
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def print_plan(study: Study, folders: RunFolders, jobs: int) -> None:
-    """Print the tasks that are known to be left: the grid may grow, and the seeds follow after the choice."""
+    """Print the remaining tasks known so far: the grid may grow, and further seeds follow the choice of settings."""
     for task in plan(study, folders).tasks:
         print(task.label)
     print(progress(study, folders).line(jobs))

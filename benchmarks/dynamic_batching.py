@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("model", type=Path, metavar="MODEL", help="exported file of precision int8-dynamic")
     parser.add_argument("list", type=Path, metavar="LIST", help="data.list of recordings and transcripts")
     parser.add_argument("--batches", type=int, nargs="+", default=[2, 4, 8, 16, 32], help="largest batches to try")
-    parser.add_argument("--num_utterances", type=int, default=10**9, help="utterances of LIST, spread (default: all)")
+    parser.add_argument("--num_utterances", type=int, default=10**9, help="utterances spread over LIST (default: all)")
     parser.add_argument(
         "--quieter", type=float, default=0.0, metavar="DB", help="attenuate recordings by a random 0 to DB (default: 0)"
     )

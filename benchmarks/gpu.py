@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Time a streaming step of the encoder on a GPU in three precisions, and of a LayerNorm Conformer of the same shape.
 
-All forms run by turns in one process and have random weights. A step maps features and state to frames and the next
-state, all on the GPU; it lasts from its call until the device has finished. Writes gpu.md (milliseconds per step,
+All forms take turns in one process and have random weights. A step maps features and state to frames and the next
+state, all on the GPU; its time runs from the call until the device has finished. Writes gpu.md (milliseconds per step,
 streams in real time) and gpu.json.
 """
 
@@ -125,7 +125,7 @@ def describe(where: torch.device) -> str:
 
 
 def steps_table(times: Times, chunking: Chunking) -> str:
-    """Return a table of milliseconds per step, which has all streams of a batch."""
+    """Return a table of milliseconds per step; a step has all streams of a batch."""
     found = {shape.batch: timings for shape, timings in times.items() if shape.chunking == chunking}
     names = next(iter(found.values()))
     columns = [f"{batch} streams" if batch > 1 else "1 stream" for batch in found]

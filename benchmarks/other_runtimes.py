@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Measure the word error rates of a checkpoint in WeNet's runtimes and in sherpa-onnx, with their own features.
 
-The checkpoint is exported for each runtime, and recorded speech is decoded as in its C++ code. The results show, in
-comparison with our runtime, what the other front-ends and the missing right padding cost, and what corrects it. WeNet's
-runtimes are emulated (tests/support/model/wenet_runtime.py) with Kaldi's features and our beam search; sherpa-onnx is
-the real package. Writes foreign.md and foreign.json.
+The checkpoint is exported for each runtime, and recorded speech is decoded as in its C++ code. The results show how
+many errors the other front-ends and the missing right padding add to those of our runtime, and how to avoid them.
+WeNet's runtimes are emulated (tests/support/model/wenet_runtime.py) with Kaldi's features and our beam search;
+sherpa-onnx is the real package. Writes foreign.md and foreign.json.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path, help="checkpoint of the model")
     parser.add_argument("--data", type=Path, required=True, help="data.list to decode")
-    parser.add_argument("--num_utterances", type=int, default=1_000_000, help="utterances of --data (default: all)")
+    parser.add_argument("--num_utterances", type=int, default=1_000_000, help="utterances to use (default: all)")
     parser.add_argument("--chunking", type=parse_chunking, metavar="SIZE/LEFT", help="chunking (default: the model's)")
     parser.add_argument("--output", type=Path, required=True, help="folder for the table and the numbers")
     args = parser.parse_args(arguments)

@@ -106,7 +106,7 @@ def run(search: Search, blocks: Sequence[FrameScores]) -> str:
 
 def hot_words_of(vocabulary: int, seed: int) -> tuple[float, dict[int, ScorerSet]]:
     """Return the seconds for building the longest list of hot words, and all lists by their size. The words are random
-    pieces, because a search sees only their numbers.
+    pieces, because a search sees only token ids.
     """
     units, scorer_sets, seconds = random_pieces(vocabulary, seed), {}, 0.0
     for count in HOT_WORDS:

@@ -1,7 +1,7 @@
-"""Check that this Python has the packages of constraints.txt: torch and torchaudio of that version, others of any.
+"""Check that this Python has the packages of constraints.txt: torch and torchaudio in these versions, others in any.
 
 Print "installed" if the packages of the clone are installed here, "sources" if only their dependencies are; otherwise
-fail with the reason. Runs on any Python 3.
+fail with the reason. Runs on Python 3.8 and later.
 """
 
 import importlib.util

@@ -54,7 +54,7 @@ def test_lmplz_is_used_where_it_is_installed(lmplz: Path, tmp_path: Path, capsys
     ("text", "options", "reason"),
     [
         ("a <unk>\n", [], "lmplz refuses texts with <unk>"),
-        ("a b\n", ["--vocabulary", "words"], "lmplz counts no words outside a vocabulary"),
+        ("a b\n", ["--vocabulary", "words"], "lmplz cannot count words outside a vocabulary"),
     ],
 )
 def test_unknown_words_are_ours_to_count(

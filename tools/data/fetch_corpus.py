@@ -51,7 +51,7 @@ def fetch(url: str, target: Path) -> None:
         raise OSError(f"connection closed: {error!r}") from error
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            part.unlink()  # at least as long as the file: it belongs to another file, or was complete but not renamed
+            part.unlink()  # it is as long as the file or longer: of another file, or complete but not yet renamed
         raise
     if total and part.stat().st_size < total:
         raise OSError(f"connection closed after {part.stat().st_size} of {total} bytes")

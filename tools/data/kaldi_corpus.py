@@ -32,7 +32,7 @@ TO_THE_END = -1.0  # Kaldi's mark for a segment that ends with its recording
 
 
 class Corpus(NamedTuple):
-    """Utterances of a Kaldi data folder with readable headers, in the order of `text`."""
+    """Utterances of a Kaldi data folder whose audio has a readable header, in the order of `text`."""
 
     utterances: list[Utterance]
     left_out: list[str]  # for each omitted utterance, a line with the reason
@@ -115,7 +115,7 @@ def read_corpus(
             column may give the channel: A, B, or a number that counts from 0, as in Kaldi.
         special_tokens: see `read_transcripts`.
         channels: Kaldi's reco2file_and_channel, lines "recording file channel"; the channel is A, B or counts from 1.
-            A recording that is not in `wav_scp` gets the path that `wav_scp` has for its file.
+            A recording that is not in `wav_scp` gets the path of its file in `wav_scp`.
         num_workers: number of processes that read headers, and of commands that run at the same time.
         commands_folder: run the commands in `wav_scp` and keep their audio in this folder; None: commands are an error.
 
@@ -202,7 +202,7 @@ def settle_left_out(left_out: Sequence[str], allow_missing: bool) -> None:
 
 
 def _read_segments(path: Path, problems: list[str]) -> dict[str, Segment]:
-    """Read lines "utterance recording start end [channel]", in seconds; append messages on wrong ones to `problems`."""
+    """Read lines "key recording start end [channel]", in seconds; append messages about wrong lines to `problems`."""
     segments = {}
     for key, value in read_table(path).items():
         fields = value.split()
@@ -224,7 +224,7 @@ def _read_segments(path: Path, problems: list[str]) -> dict[str, Segment]:
 
 
 def _read_channels(path: Path, recordings: dict[str, str], problems: list[str]) -> dict[str, int]:
-    """Read lines "recording file channel"; append messages about wrong ones to `problems`.
+    """Read lines "recording file channel"; append messages about wrong lines to `problems`.
 
     Recordings that `recordings` lacks are added, with the path of their file.
     """

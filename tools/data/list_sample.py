@@ -34,8 +34,8 @@ def sample_utterances(
         data_list: raw list, list of shards, or lhotse's cuts; with "sequential", a list for `read_shards`.
         data_type: format of the list; see `read_manifest`.
         settings: settings for reading shards in sequence.
-        count: largest number of utterances; 0: all. Of shards that are read in sequence, the first utterances of each
-            are taken; if there are more shards than `count`, of `count` shards spread over the list.
+        count: largest number of utterances; 0: all. If shards are read in sequence, the first utterances of each shard
+            are taken. If there are more shards than `count`, only `count` shards, spread over the list, are read.
 
     Raises:
         FileNotFoundError, ValueError: the list is missing or malformed.
@@ -60,7 +60,7 @@ def even_sample(items: Sequence[T], count: int) -> Sequence[T]:
 
 
 def _first_of_shards(shards: Sequence[Shard], retries: int, count: int) -> Iterator[Utterance | Skip]:
-    """Yield the first utterances of each shard; if a shard has too few, the next ones yield more."""
+    """Yield the first utterances of each shard; if a shard has too few, the next shards yield more."""
     chosen, found = even_sample(shards, count), 0
     for number, shard in enumerate(chosen, start=1):
         share = number * count // len(chosen)  # utterances to yield up to and including this shard

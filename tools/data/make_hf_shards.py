@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def open_rows(dataset: str, config: str | None, split: str | None, columns: Columns) -> Iterator[dict[str, Any]]:
-    """Return the rows of a dataset, with audio as encoded in its files; they are read one by one, without a cache.
+    """Return the rows of a dataset, with audio as encoded in its files; rows are read one by one, without a cache.
 
     Raises:
         ImportError: the package `datasets` is not installed.

@@ -1,7 +1,7 @@
 """Estimate n-gram models with interpolated modified Kneser-Ney smoothing (Chen and Goodman, 1999) from numbered words.
 
-Legend: V words, P positions in the text, M distinct n-grams of one order. The n-grams of an order are numbered by their
-beginning (an n-gram of the previous order), then by their last word.
+Legend: V words, P positions in the text, M distinct n-grams of one order. The n-grams of an order are sorted by the
+number of their beginning (an n-gram of the previous order), then by that of their last word; the rank is their number.
 """
 
 from collections.abc import Sequence
@@ -69,7 +69,7 @@ def estimate(text_P: np.ndarray, vocabulary_size: int, thresholds: Sequence[int]
         text_P: numbers of words; each sentence begins with START and ends with END.
         vocabulary_size: V. Words that do not occur, including UNKNOWN, share the probability that is discounted from
             the others.
-        thresholds: for each order, leave out n-grams that occur no more often than this, except single words; see
+        thresholds: for each order, leave out n-grams with at most this count; all single words stay. See
             `prune_thresholds`.
     Source: Chen and Goodman 1998, "An empirical study of smoothing techniques for language modeling", TR-10-98, with
     KenLM's pruning (Heafield et al. 2013, "Scalable modified Kneser-Ney language model estimation").

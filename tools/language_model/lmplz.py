@@ -22,7 +22,7 @@ def train_with_lmplz(
 
     Args:
         program: path of lmplz.
-        thresholds: for each order, leave out n-grams that occur no more often than this.
+        thresholds: for each order, leave out n-grams with at most this count.
     Raises:
         ValueError: the text holds no word, or lmplz failed; the message ends with the last line of its output.
     """

@@ -35,11 +35,11 @@ def add_format_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--remove_special_tokens",
         action="store_true",
-        help="leave out marks such as <unk>, [noise] and {LAUGH}, like --special_tokens remove in transcripts",
+        help="leave out marks such as <unk>, [noise] and {LAUGH}, as --special_tokens remove does in transcripts",
     )
     parser.add_argument(
         "--words", choices=SPLITS, default="spaces",
-        help="how to split lines into words, which must be the words of the search. spaces: text between spaces;"
+        help="how to split lines into words; the search must split text in the same way. spaces: text between spaces;"
         " unspaced: also each Chinese or Japanese character, for vocabularies with U+2581; characters: each character,"
         " for vocabularies without U+2581 (default: %(default)s)",
     )  # fmt: skip

@@ -118,7 +118,7 @@ def choose_lmplz(estimator: str, texts: Sequence[Path], has_vocabulary: bool) ->
     program = find_lmplz()
     reason = "is not on the PATH; install KenLM" if program is None else ""
     if program and has_vocabulary:
-        reason = "counts no words outside a vocabulary as <unk>"
+        reason = "cannot count words outside a vocabulary as <unk>"
     elif program and any("<unk>" in line.split() for path in texts for line in read_lines(path)):
         reason = "refuses texts with <unk>"
     if reason and estimator == "lmplz":
@@ -158,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--order", type=int, default=3, metavar="N", help="length of the longest n-grams (default: 3)")
     parser.add_argument(
         "--prune", type=int, nargs="+", default=[0], metavar="COUNT",
-        help="for each order, the count up to which n-grams are left out; the first number is 0, and the last one"
+        help="for each order, leave out n-grams with at most this count; the first number is 0, and the last one"
         " also applies to higher orders. 0 0 1 drops 3-grams and longer n-grams that occur once (default: 0)",
     )  # fmt: skip
     parser.add_argument(

@@ -48,7 +48,7 @@ class Effect(NamedTuple):
     cut_off: int  # turns in which a rule closed a segment between two words
     turns: int
     edits: int | None  # edits between this text and the text of the uncut recording; None: not decoded
-    delays: list[float]  # seconds from the end of a segment's last word until a rule closed it, cut-offs left out
+    delays: list[float]  # seconds from the end of the last word until a rule closed the segment, without cut-offs
 
 
 class Turn(NamedTuple):

@@ -125,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def with_boosts(hot_words: Sequence[HotWord], boosts: Sequence[float]) -> dict[str, tuple[HotWord, ...]]:
-    """Return a copy of the list for each of `boosts`, with this boost for all phrases; without any, the list itself."""
+    """Return a copy of the list for each of `boosts`, with this boost for all phrases; no boosts: the list itself."""
     if not boosts:
         return {AS_LISTED: tuple(hot_words)}
     return {f"{boost:g}": tuple(word._replace(boost=boost) for word in hot_words) for boost in boosts}

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stream a data.list, cut at random, through an exported model; measure errors and latency, compare with offline."""
+"""Stream a data.list, cut at random, through an exported model: errors, latency, comparison with offline decoding."""
 
 import argparse
 import gc
@@ -60,7 +60,7 @@ class Report:
     finalisation_ms: Percentiles | None  # from the last sample to the final text
     finalisation_processor_ms: Percentiles | None  # processor time from the last sample to the final text
     first_text_seconds: Percentiles | None  # from the start of the first word to the first text, computation included
-    emission_delay_seconds: Percentiles | None  # from a word's end until it is displayed for good, without computation
+    emission_delay_seconds: Percentiles | None  # from a word's end until it stays on the display, without computation
     upwr: float | None  # unstable partial word ratio: words shown and changed later, per word of the final text
     open_words: float | None  # mean number of words in a partial text that could still change
     dated_words: int  # number of correctly recognised words, whose times are compared with the CTM file

@@ -55,7 +55,7 @@ def settled_times(
 
 
 def changed_words(texts: Sequence[Sequence[str]]) -> int:
-    """Return how many displayed words were changed or removed by the next text."""
+    """Return the number of displayed words that the next text changed or removed."""
     changed = 0
     for before, after in itertools.pairwise(texts):
         changed += sum(position >= len(after) or word != after[position] for position, word in enumerate(before))
@@ -67,7 +67,7 @@ def stream_utterance(
 ) -> Streamed:
     """Feed `samples`, at the model's rate, to a fresh stream, cut at random into pieces of at most one chunk.
 
-    A text counts as displayed at the end of its chunk, because a microphone would deliver the last sample then.
+    A text counts as displayed at the end of its chunk: at this time a microphone delivers the chunk's last sample.
     """
     meta = recognizer.model.meta
     chunk_samples = chunk * meta.frame_samples

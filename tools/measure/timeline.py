@@ -9,7 +9,7 @@ from wenet_fusion_runtime import Word
 
 
 class Timeline(NamedTuple):
-    """One recording. `shown` has the time at which each spoken word is displayed for good; None: not recognised."""
+    """One recording. `shown` has the time from which each spoken word stays displayed; None: not recognised."""
 
     key: str
     spoken: tuple[Word, ...]

@@ -84,7 +84,7 @@ def tune(
 
 
 def table(rows: Sequence[Tuned]) -> str:
-    """Return the result as a Markdown table; several test sets are named."""
+    """Return the result as a Markdown table, with a column for the test set if there are several."""
     several = len({row.test for row in rows}) > 1
     header = ["word error rate, %", "dev, no LM", "dev, LM", "test, no LM", "test, LM", "lm_weight", "word_bonus"]
     if several:

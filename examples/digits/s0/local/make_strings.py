@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--backwards_share", type=float, default=0.12,
-        help="share of the places before, between and after the digits of a training string that get a take played"
+        help="share of the gaps before, between and after the digits of training strings in which a take is played"
         " backwards (default: 0.12)",
     )  # fmt: skip
     args = parser.parse_args(arguments)

@@ -24,8 +24,8 @@ class Take(NamedTuple):
 
     @property
     def split(self) -> str:
-        """The data set of the take: takes 0 to 4 are the corpus's official test set; of its training set, takes 5 to 9
-        are our dev set.
+        """The data set of the take. Takes 0 to 4 are the corpus's official test set. We divide its training set: takes
+        5 to 9 are the dev set, the others the training set.
         """
         return "test" if self.index < 5 else "dev" if self.index < 10 else "train"
 

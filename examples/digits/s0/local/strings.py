@@ -6,7 +6,7 @@ import numpy as np
 from recordings import WORDS, Take
 from sounds import music, noise, tones
 
-# Kinds of recordings without words, used in turn. Kinds that vary more or resemble words more occur more often.
+# Kinds of recordings without words, used in turn. Kinds that vary more, or resemble words more, occur more often.
 WORDLESS = (
     "silence", "voice", "voices", "music", "noise", "voice", "voices", "music",
     "tones", "voice", "voices", "music",
@@ -53,7 +53,7 @@ def plan_strings(
     twice before all others are used once.
 
     Args:
-        backwards_share: share of the places before, between and after the digits that get a random take of the speaker,
+        backwards_share: share of the gaps before, between and after the digits in which a random take of the speaker is
             played backwards. Without such sounds next to digits, a model recognises digits in every voice. The digits
             do not depend on the share.
     """
@@ -114,8 +114,8 @@ def empty_string(
     rng: np.random.Generator,
     longest_seconds: float,
 ) -> DigitString:
-    """Render non-speech: silence, noise, tones, music, or voices played backwards, chosen by `index`, of
-    half a second to `longest_seconds`.
+    """Render non-speech of half a second to `longest_seconds`: silence, noise, tones, music, or voices played
+    backwards, chosen by `index`.
 
     In the training set these recordings must not be longer than digit strings: a batch contains recordings of similar
     length, and a batch without speech would have unusual BatchNorm statistics.

@@ -46,7 +46,7 @@ class Espeak:
         self._library = ctypes.CDLL(espeakng_loader.get_library_path())
         self._pieces: list[np.ndarray] = []
         callback_type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
-        self._callback = callback_type(self._collect)  # keeps the library's data alive
+        self._callback = callback_type(self._collect)  # kept here, because the library calls it later
         # The path of the library's data must have at most 160 characters, also later, when voices are read: link the
         # data into a temporary folder.
         self._folder = tempfile.TemporaryDirectory()
