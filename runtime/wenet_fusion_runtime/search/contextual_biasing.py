@@ -154,7 +154,7 @@ class HotWordGraph:
         self._after_boundary = [False]  # whether the last symbol is BOUNDARY
         self._fall_back = [_ROOT]  # the node of the longest proper suffix of its text that begins a phrase
         levels: list[list[_Edge]] = []  # by depth
-        # The prefixes of a beam are in few states and try the same tokens frame after frame: the cache has most moves.
+        # The prefixes of a beam are in few states and try the same tokens in each frame, so the cache holds most moves.
         self.advance = functools.lru_cache(KNOWN_MOVES)(self._advance)
         for phrase, boost in boosts.items():
             self._insert(phrase, boost, levels)

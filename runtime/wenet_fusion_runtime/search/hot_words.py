@@ -51,7 +51,7 @@ def check_hot_words(hot_words: Iterable[HotWord], vocabulary: Vocabulary) -> Che
 
 
 def spell_hot_words(hot_words: Iterable[HotWord], spelling: Spelling) -> tuple[dict[Spelled, HotWord], list[str]]:
-    """Return the usable hot words, keyed by spelling, and a message for each other one; see `check_hot_words`."""
+    """Return the usable hot words, keyed by spelling, and a message for each unusable one; see `check_hot_words`."""
     usable: dict[Spelled, HotWord] = {}
     problems = []
     for hot_word in hot_words:

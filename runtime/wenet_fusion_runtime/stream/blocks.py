@@ -19,7 +19,7 @@ class Block(NamedTuple):
 
 
 class BlockBuffer:
-    """Take samples at any rate, in pieces of any length; return blocks of `chunk` frames that the pieces do not change.
+    """Take samples at any rate, in pieces of any length; return the same blocks of `chunk` frames for any pieces.
 
     Args:
         sample_rate: the model's sample rate, Hz.
@@ -58,7 +58,7 @@ class BlockBuffer:
 
     @property
     def waiting_samples(self) -> int:
-        """Number of samples at the model's rate that no dropped block contained."""
+        """Number of samples, at the model's rate, that are not in a dropped block."""
         return self._waiting + (0 if self._block is None else self._block.length)
 
     @property

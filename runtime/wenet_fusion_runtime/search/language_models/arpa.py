@@ -179,7 +179,7 @@ class _Reader:
         return f"expected numbers before and after the words, found {_shown(text)}; train the model again"
 
     def _check_unigrams(self, table: NgramTable) -> None:
-        """Raise ValueError for the first repeated word: its number is that of its first occurrence, not its row."""
+        """Raise ValueError for the first repeated word: it has the number of its first occurrence, not of its row."""
         repeated = table.words[:, 0] != np.arange(len(table.words))
         if repeated.any():
             row = int(repeated.argmax())

@@ -107,7 +107,7 @@ class NgramModel:
                     f"{source}: has no 1-gram {word}; train the model with a tool that marks where sentences begin "
                     "and end"
                 )
-        # Results are normalised. If the model's words are not, their normal forms find them.
+        # Results are normalised. If the model's words are not, they are found by their normal forms.
         self._normal_forms = {
             normal: number
             for word, number in self._numbers.items()
@@ -119,9 +119,7 @@ class NgramModel:
         self._keys = np.empty(0, np.int64)
         self._log_probs = np.zeros(1, np.float32)
         self._backoffs = np.zeros(1, np.float32)
-        self._shorter = np.zeros(
-            1, np.int32
-        )  # for each node, the node of the longest known n-gram that it ends with and that is shorter
+        self._shorter = np.zeros(1, np.int32)  # for each node, the node of the longest shorter n-gram at its end
         self._first_of_highest = 0
         for table in arpa.tables:
             self._add(table)
