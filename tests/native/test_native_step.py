@@ -274,6 +274,17 @@ def test_the_family_of_processors_can_be_chosen(kernels: ModuleType, monkeypatch
         load(kernels, random)
 
 
+def test_benchmarks_run_the_products_alone(kernels: ModuleType) -> None:
+    model = load(kernels, random_fused(kernels, 312))
+    for rows in (1, 3, 130):
+        model.run_products(rows)
+    for rows in (0, 1.0, 1 << 17):
+        with pytest.raises(ValueError, match="expected a whole number from 1 to 65536"):
+            model.run_products(rows)
+    for family in kernels.families():
+        assert kernels.multiply(3, family) == 3 * kernels.multiply(1, family) > 0
+
+
 def test_the_library_frees_its_models(kernels: ModuleType) -> None:
     random = random_fused(kernels, 308, dim=256, heads=4, feed_forward=1024, layers=3)
     load(kernels, random)

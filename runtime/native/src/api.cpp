@@ -1,6 +1,7 @@
 // The functions that Python calls. They check no arguments: wenet_fusion_kernels/fused_model.py has checked them.
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <new>
 #include <string>
@@ -218,9 +219,14 @@ int64_t scratch_bytes(const Sizes& n, int64_t batch, int64_t frames, int64_t cac
   const int64_t windows = 4 * frames, samples = n.tail() + windows * n.hop;
   const int64_t front = 4 * ((windows + 1) * n.mels + frames * subsampled + samples + windows * 2 * n.bins +
                              (2 * frames + 1) * int64_t(n.mels_1()) * n.channels);
-  const int64_t inner = 8 * (cached + frames) + 4 * (2 * cached + 3 * frames + 16) + (n.context() + frames) * n.dim;
+  const int64_t inner = 8 * (cached + frames) + 4 * (3 * cached + 4 * frames + 24) + (n.context() + frames) * n.dim;
   const int64_t scores = 4 * frames * n.vocabulary;
   return shared + front + inner + scores + 20 * ALIGNED;
+}
+
+int64_t products_bytes(const Sizes& n, int64_t rows) {
+  const int64_t bytes = padded(n.dim) + padded(int64_t(n.mels_2()) * n.channels) + padded(n.feed_forward);
+  return rows * (bytes + 4 * (3 * n.dim + n.vocabulary)) + 4 * ALIGNED;
 }
 
 }  // namespace wenet_fusion
@@ -278,5 +284,19 @@ EXPORTED int wenet_fusion_step(const void* model, const Step* given) {
   loaded->kernels->run(loaded->model, step);
   return 0;
 }
+
+// For benchmarks: the integer products of a step of `rows` frames; return 0, or 1 without memory.
+EXPORTED int wenet_fusion_products(const void* model, int64_t rows) {
+  const Loaded* loaded = static_cast<const Loaded*>(model);
+  const size_t bytes = size_t(padded(products_bytes(loaded->model.sizes, rows)));
+  std::unique_ptr<char, decltype(&std::free)> memory(static_cast<char*>(std::aligned_alloc(ALIGNED, bytes)), std::free);
+  if (!memory) return 1;
+  std::memset(memory.get(), 0, bytes);
+  loaded->kernels->products(loaded->model, rows, memory.get());
+  return 0;
+}
+
+// For benchmarks: see Kernels::multiply.
+EXPORTED int64_t wenet_fusion_multiply(int family, int64_t turns) { return families[family]->multiply(turns); }
 
 }  // extern "C"

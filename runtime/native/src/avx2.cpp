@@ -14,7 +14,8 @@
 
 namespace {
 
-constexpr int AHEAD = 4096;  // distance, in bytes, at which weights are prefetched
+constexpr int AHEAD = 8192;        // distance, in bytes, at which weights are prefetched
+constexpr int GROUPS_AT_ONCE = 2;  // groups in one turn of the loop; their number is a multiple of it
 
 template <int COUNT>
 inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, int32_t* tile) {
@@ -25,16 +26,18 @@ inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel
     low[r] = _mm256_load_si256(out + 2 * r);
     high[r] = _mm256_load_si256(out + 2 * r + 1);
   }
-  for (int g = 0; g < groups; ++g) {
-    const __m256i* weights = reinterpret_cast<const __m256i*>(panel) + 2 * g;
-    _mm_prefetch(panel + 64 * g + AHEAD, _MM_HINT_T0);
-    const __m256i first = _mm256_load_si256(weights), second = _mm256_load_si256(weights + 1);
-    for (int r = 0; r < COUNT; ++r) {
-      int32_t four;
-      __builtin_memcpy(&four, rows_u8 + r * stride + 4 * g, sizeof four);
-      const __m256i x = _mm256_set1_epi32(four);
-      low[r] = _mm256_add_epi32(low[r], _mm256_madd_epi16(_mm256_maddubs_epi16(x, first), ones));
-      high[r] = _mm256_add_epi32(high[r], _mm256_madd_epi16(_mm256_maddubs_epi16(x, second), ones));
+  for (int g = 0; g < groups; g += GROUPS_AT_ONCE) {
+    for (int each = g; each < g + GROUPS_AT_ONCE; ++each) {
+      const __m256i* weights = reinterpret_cast<const __m256i*>(panel) + 2 * each;
+      _mm_prefetch(panel + 64 * each + AHEAD, _MM_HINT_T0);
+      const __m256i first = _mm256_load_si256(weights), second = _mm256_load_si256(weights + 1);
+      for (int r = 0; r < COUNT; ++r) {
+        int32_t four;
+        __builtin_memcpy(&four, rows_u8 + r * stride + 4 * each, sizeof four);
+        const __m256i x = _mm256_set1_epi32(four);
+        low[r] = _mm256_add_epi32(low[r], _mm256_madd_epi16(_mm256_maddubs_epi16(x, first), ones));
+        high[r] = _mm256_add_epi32(high[r], _mm256_madd_epi16(_mm256_maddubs_epi16(x, second), ones));
+      }
     }
   }
   for (int r = 0; r < COUNT; ++r) {
@@ -43,13 +46,28 @@ inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel
   }
 }
 
+int64_t multiply(int64_t turns) {
+  constexpr int CHAINS = 10;  // as many sums as hide the latency
+  const __m256i ones = _mm256_set1_epi16(1), x = _mm256_set1_epi8(3);
+  __m256i sums[CHAINS] = {};
+  for (int64_t turn = 0; turn < turns; ++turn) {
+    for (__m256i& sum : sums) {
+      __m256i weights = ones;
+      __asm__ volatile("" : "+x"(weights));  // the compiler must not compute a product once for all
+      sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(x, weights), ones));
+    }
+  }
+  for (__m256i& sum : sums) __asm__ volatile("" : "+x"(sum));
+  return CHAINS * 32;
+}
+
 bool is_served() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
 }  // namespace
 
 #include "step.hpp"
 
-extern const wenet_fusion::Kernels avx2_kernels = {"avx2", is_served, run_step};
+extern const wenet_fusion::Kernels avx2_kernels = {"avx2", is_served, run_step, run_products, multiply};
 
 #ifdef __clang__
 #pragma clang attribute pop

@@ -95,8 +95,14 @@ struct Kernels {
   const char* name;
   bool (*is_served)();
   void (*run)(const Model&, const Step&);
+  // For benchmarks: the integer products of a step alone, of `rows` frames of zeros; `memory` has products_bytes().
+  void (*products)(const Model&, int64_t rows, char* memory);
+  // For benchmarks: `turns` turns of the products' instructions, on registers alone where the processor has such
+  // instructions; returns the number of multiplications and additions of a turn.
+  int64_t (*multiply)(int64_t turns);
 };
 
 int64_t scratch_bytes(const Sizes& sizes, int64_t batch, int64_t frames, int64_t cached);
+int64_t products_bytes(const Sizes& sizes, int64_t rows);
 
 }  // namespace wenet_fusion

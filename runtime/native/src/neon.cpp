@@ -40,13 +40,27 @@ inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel
       vst1q_s32(tile + r * wenet_fusion::PANEL + 4 * p, vaddq_s32(total[r][p], vshlq_n_s32(weight_sum[p], 7)));
 }
 
+int64_t multiply(int64_t turns) {
+  constexpr int CHAINS = 16;  // as many sums as hide the latency
+  int32x4_t sums[CHAINS] = {};
+  int8x16_t weights = vdupq_n_s8(1);
+  for (int64_t turn = 0; turn < turns; ++turn) {
+    for (int32x4_t& sum : sums) {
+      __asm__ volatile("" : "+w"(weights));  // the compiler must not compute a product once for all
+      sum = vdotq_s32(sum, weights, weights);
+    }
+  }
+  for (int32x4_t& sum : sums) __asm__ volatile("" : "+w"(sum));
+  return CHAINS * 16;
+}
+
 bool is_served() { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
 
 }  // namespace
 
 #include "step.hpp"
 
-extern const wenet_fusion::Kernels neon_kernels = {"neon", is_served, run_step};
+extern const wenet_fusion::Kernels neon_kernels = {"neon", is_served, run_step, run_products, multiply};
 
 #ifdef __clang__
 #pragma clang attribute pop

@@ -26,6 +26,7 @@ using wenet_fusion::Step;
 
 constexpr int PANEL_LANES = PANEL / LANES;
 constexpr int ROWS = 4;             // rows that share one reading of a panel from the first-level cache
+constexpr int QUERIES = 2;          // queries that share one reading of keys and values
 constexpr int CHUNK_ROWS = 64;      // rows for which a panel is used before the next one is read
 constexpr int CHUNK_INPUTS = 1024;  // inputs of a panel that stay in the first-level cache with the rows
 constexpr float ENERGY_FLOOR = 1.1920928955078125e-7f;  // as in Kaldi
@@ -250,26 +251,92 @@ inline void subsample(const Model& model, int frames, float* features_in, const 
                   out + int64_t(t) * bins_2 * n.channels, n.channels);
 }
 
-// The mean of the values, weighted by share * scores: PARTS vectors at `offset` of each row, the last one with `count`
-// floats.
-template <int PARTS>
-inline void average(const float* const* keys, int first, int last, int offset, const float* scores, Floats share,
-                    float* out, int count) {
-  Floats mean[PARTS] = {};
+// The means of the values for QUERIES queries, weighted by shares * scores: PARTS vectors at `offset` of each row, the last
+// one with `count` floats. The scores of a query are `stride` apart, its output `dim`.
+template <int QUERIES, int PARTS>
+inline void average(const float* const* keys, int first, int last, int offset, const float* scores, int64_t stride,
+                    const float* shares, float* out, int64_t dim, int count) {
+  Floats mean[QUERIES][PARTS] = {};
   for (int s = first; s < last; ++s) {
-    const Floats weight = all(scores[s - first]);
-    for (int p = 0; p < PARTS; ++p)
-      mean[p] = multiply_add(weight, load_part(keys[s] + offset + p * LANES, p < PARTS - 1 ? LANES : count), mean[p]);
+    const float* values = keys[s] + offset;
+    for (int p = 0; p < PARTS; ++p) {
+      const Floats value = load_part(values + p * LANES, p < PARTS - 1 ? LANES : count);
+      for (int q = 0; q < QUERIES; ++q)
+        mean[q][p] = multiply_add(all(scores[q * stride + s - first]), value, mean[q][p]);
+    }
   }
-  for (int p = 0; p < PARTS; ++p) store_part(out + p * LANES, mean[p] * share, p < PARTS - 1 ? LANES : count);
+  for (int q = 0; q < QUERIES; ++q)
+    for (int p = 0; p < PARTS; ++p)
+      store_part(out + q * dim + p * LANES, mean[q][p] * all(shares[q]), p < PARTS - 1 ? LANES : count);
+}
+
+// Products of QUERIES queries (`stride` floats apart) with four keys; `dots` are for LANES keys of each query.
+template <int QUERIES>
+inline void query_key(const float* query, int64_t stride, const float* const* key, int width, Floats (*dots)[LANES]) {
+  Floats total[QUERIES][4] = {};
+  for (int v = 0; v < width; v += LANES) {
+    const int part = width - v < LANES ? width - v : LANES;
+    Floats q[QUERIES];
+    for (int i = 0; i < QUERIES; ++i) q[i] = load_part(query + i * stride + v, part);
+    for (int j = 0; j < 4; ++j) {
+      const Floats k = load_part(key[j] + v, part);
+      for (int i = 0; i < QUERIES; ++i) total[i][j] = multiply_add(q[i], k, total[i][j]);
+    }
+  }
+  for (int i = 0; i < QUERIES; ++i)
+    for (int j = 0; j < 4; ++j) dots[i][j] = total[i][j];
+}
+
+// Attention of one head for QUERIES queries. `biases` are those of the first query; those of the next begin one earlier.
+template <int QUERIES>
+inline void attend_queries(const Sizes& n, const float* const* keys, int first, int last, const float* query,
+                           int head, const float* biases, float* out, float* scores, int64_t stride) {
+  const int width = n.dim / n.heads, offset = head * width;
+  Floats most[QUERIES];
+  for (Floats& each : most) each = all(-3e38f);
+  for (int s = first; s < last; s += LANES) {
+    const float* key[LANES];
+    for (int j = 0; j < LANES; ++j) key[j] = keys[s + j < last ? s + j : last - 1] + offset;
+    Floats dots[QUERIES][LANES];
+    for (int j = 0; j < LANES; j += 4) {
+      Floats half[QUERIES][LANES];
+      query_key<QUERIES>(query, 3 * n.dim, key + j, width, half);
+      for (int i = 0; i < QUERIES; ++i)
+        for (int k = 0; k < 4; ++k) dots[i][j + k] = half[i][k];
+    }
+    for (int i = 0; i < QUERIES; ++i) {
+      Floats found = sums(dots[i]) + load(biases + s - i);
+      for (int j = last - s; j < LANES; ++j) found[j] = -3e38f;
+      store(scores + i * stride + s - first, found);
+      most[i] = maximum(most[i], found);
+    }
+  }
+  float shares[QUERIES];
+  for (int i = 0; i < QUERIES; ++i) {
+    const Floats top = all(largest(most[i]));
+    Floats total = {};
+    for (int s = 0; s < last - first; s += LANES) {
+      const Floats e = exponential(load(scores + i * stride + s) - top);
+      store(scores + i * stride + s, e);
+      total = total + e;
+    }
+    shares[i] = 1.0f / sum(total);
+  }
+  int v = 0;
+  for (; v + 4 * LANES <= width; v += 4 * LANES)
+    average<QUERIES, 4>(keys, first, last, n.dim + offset + v, scores, stride, shares, out + offset + v, n.dim, LANES);
+  for (; v < width; v += LANES)
+    average<QUERIES, 1>(keys, first, last, n.dim + offset + v, scores, stride, shares, out + offset + v, n.dim,
+                        width - v < LANES ? width - v : LANES);
 }
 
 // Scaled dot-product attention of one stream; the queries are scaled already. Key i is the row keys[i] (2 * dim: key,
 // value). Keys before `first` are not used; key cached + t belongs to query t.
 inline void attend(const Sizes& n, const float* const* keys, int first, int cached, int count, const float* qkv,
                    const float* distances, float* out, Scratch scratch) {
-  const int width = n.dim / n.heads, last = cached + count, zero = n.max_distance;
-  float* scores = scratch.take<float>(last + LANES);
+  const int last = cached + count, zero = n.max_distance;
+  const int64_t stride = last + LANES;
+  float* scores = scratch.take<float>(QUERIES * stride);
   float* biases = scratch.take<float>(last + count + LANES);
   for (int h = 0; h < n.heads; ++h) {
     for (int i = 0; i < last + count; ++i) {  // key s has the bias biases[s + count - t] for query t
@@ -277,38 +344,13 @@ inline void attend(const Sizes& n, const float* const* keys, int first, int cach
       distance = distance < 0 ? 0 : distance > 2 * zero ? 2 * zero : distance;
       biases[i] = distances[int64_t(h) * n.distances() + distance];
     }
-    for (int t = 0; t < count; ++t) {
-      const float* query = qkv + int64_t(t) * 3 * n.dim + h * width;
-      Floats most = all(-3e38f);
-      for (int s = first; s < last; s += LANES) {
-        const float* key[LANES];
-        for (int j = 0; j < LANES; ++j) key[j] = keys[s + j < last ? s + j : last - 1] + h * width;
-        Floats dots[LANES] = {};
-        for (int v = 0; v < width; v += LANES) {
-          const int part = width - v < LANES ? width - v : LANES;
-          const Floats q = load_part(query + v, part);
-          for (int j = 0; j < LANES; ++j) dots[j] = multiply_add(q, load_part(key[j] + v, part), dots[j]);
-        }
-        Floats found = sums(dots) + load(biases + s + count - t);
-        for (int j = last - s; j < LANES; ++j) found[j] = -3e38f;
-        store(scores + s - first, found);
-        most = maximum(most, found);
-      }
-      const Floats top = all(largest(most));
-      Floats total = {};
-      for (int s = 0; s < last - first; s += LANES) {
-        const Floats e = exponential(load(scores + s) - top);
-        store(scores + s, e);
-        total = total + e;
-      }
-      const Floats share = all(1.0f / sum(total));
-      float* y = out + int64_t(t) * n.dim + h * width;
-      int v = 0;
-      for (; v + 4 * LANES <= width; v += 4 * LANES)
-        average<4>(keys, first, last, n.dim + h * width + v, scores, share, y + v, LANES);
-      for (; v < width; v += LANES)
-        average<1>(keys, first, last, n.dim + h * width + v, scores, share, y + v, width - v < LANES ? width - v : LANES);
-    }
+    int t = 0;
+    for (; t + QUERIES <= count; t += QUERIES)
+      attend_queries<QUERIES>(n, keys, first, last, qkv + int64_t(t) * 3 * n.dim + h * (n.dim / n.heads), h,
+                              biases + count - t, out + int64_t(t) * n.dim, scores, stride);
+    for (; t < count; ++t)
+      attend_queries<1>(n, keys, first, last, qkv + int64_t(t) * 3 * n.dim + h * (n.dim / n.heads), h,
+                        biases + count - t, out + int64_t(t) * n.dim, scores, stride);
   }
 }
 
@@ -332,8 +374,11 @@ inline void depthwise(const Depthwise& layer, const Sizes& n, const uint8_t* in,
 
 // The most probable tokens of a frame; if two are equally probable, the first comes first.
 inline void best_tokens(const Sizes& n, const float* logits, float* log_probs, int64_t* ids, float* blank) {
-  float most = logits[0];
-  for (int v = 1; v < n.vocabulary; ++v) most = logits[v] > most ? logits[v] : most;
+  Floats best = all(logits[0]);
+  for (int token = 0; token + LANES <= n.vocabulary; token += LANES) best = maximum(best, load(logits + token));
+  float most = largest(best);
+  for (int token = n.vocabulary / LANES * LANES; token < n.vocabulary; ++token)
+    most = logits[token] > most ? logits[token] : most;
   Floats total = {};
   int v = 0;
   for (; v + LANES <= n.vocabulary; v += LANES) total = total + exponential(load(logits + v) - all(most));
@@ -345,6 +390,9 @@ inline void best_tokens(const Sizes& n, const float* logits, float* log_probs, i
   const float norm = most + logarithm(all(sum(total)))[0];
   int found = 0;
   for (int token = 0; token < n.vocabulary; ++token) {
+    while (found == n.top && token + LANES <= n.vocabulary && !(largest(load(logits + token)) > log_probs[found - 1]))
+      token += LANES;
+    if (token == n.vocabulary) break;
     const float value = logits[token];
     if (found == n.top && !(value > log_probs[found - 1])) continue;
     int place = found < n.top ? found++ : n.top - 1;
@@ -474,6 +522,30 @@ void run_step(const Model& model, const Step& step) {
       best_tokens(n, logits + int64_t(t) * n.vocabulary, step.top_log_probs + (first + t) * n.top,
                   step.top_ids + (first + t) * n.top, step.blank_log_probs + first + t);
   }
+}
+
+// The integer products of a step alone, for benchmarks.
+void run_products(const Model& model, int64_t rows, char* memory) {
+  const Sizes& n = model.sizes;
+  Scratch scratch{memory};
+  const int subsampled = n.mels_2() * n.channels;
+  uint8_t* in = scratch.take<uint8_t>(rows * padded(n.dim > subsampled ? n.dim : subsampled));
+  uint8_t* hidden = scratch.take<uint8_t>(rows * padded(n.feed_forward));
+  float* out = scratch.take<float>(rows * 3 * n.dim);
+  float* logits = scratch.take<float>(rows * n.vocabulary);
+  linear(model.subsampled, in, rows, out);
+  for (int i = 0; i < n.layers; ++i) {
+    const Layer& layer = model.layers[i];
+    linear_relu(layer.expand_in, in, rows, layer.reduce_in, hidden);
+    linear_residual(layer.reduce_in, hidden, rows, out);
+    linear(layer.qkv, in, rows, out);
+    linear_residual(layer.attended, in, rows, out);
+    linear(layer.pointwise_in, in, rows, out);
+    linear_residual(layer.pointwise_out, in, rows, out);
+    linear_relu(layer.expand_out, in, rows, layer.reduce_out, hidden);
+    linear_residual(layer.reduce_out, hidden, rows, out);
+  }
+  linear(model.ctc, in, rows, logits);
 }
 
 }  // namespace

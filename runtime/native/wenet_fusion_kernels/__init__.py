@@ -10,7 +10,7 @@ Shapes: B streams, N samples, T encoder frames, C cached frames, D width, K best
 'portable'
 """
 
-from wenet_fusion_kernels.fused_model import FusedModel, Output, State, chosen_family, families, is_measured
+from wenet_fusion_kernels.fused_model import FusedModel, Output, State, chosen_family, families, is_measured, multiply
 from wenet_fusion_kernels.sizes import Sizes, expected_ranges, expected_tensors
 
 __all__ = [
@@ -23,5 +23,6 @@ __all__ = [
     "expected_tensors",
     "families",
     "is_measured",
+    "multiply",
 ]
 __version__ = "0.1.0"

@@ -18,6 +18,7 @@ MOST_BIAS = 1 << 30  # largest bias of the depthwise convolution: its sums must 
 WEIGHTS = (-64, 64)  # with these, AVX2 can add pairs of products in 16 bits
 MOST_SAMPLES = 1 << 26  # of a step: about an hour at 16 kHz
 MOST_POSITION = 1 << 40
+MOST_ROWS = 1 << 16  # of the products alone
 FAMILY_VARIABLE = "WENET_FUSION_ISA"  # name of the family of processors to use, for tests
 
 _LAYOUT: tuple[Literal["C_CONTIGUOUS"], Literal["ALIGNED"]] = ("C_CONTIGUOUS", "ALIGNED")
@@ -47,6 +48,9 @@ def _open_library() -> ctypes.CDLL:
     library.wenet_fusion_state_floats.restype = ctypes.c_int64
     library.wenet_fusion_state_floats.argtypes = [ctypes.c_void_p, ctypes.c_int64]
     library.wenet_fusion_step.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+    library.wenet_fusion_products.argtypes = [ctypes.c_void_p, ctypes.c_int64]
+    library.wenet_fusion_multiply.restype = ctypes.c_int64
+    library.wenet_fusion_multiply.argtypes = [ctypes.c_int, ctypes.c_int64]
     return library
 
 
@@ -80,6 +84,19 @@ def is_measured() -> bool:
     These are x86-64 processors with AVX2 but without VNNI: onnxruntime uses VNNI instructions, this library does not.
     """
     return bool(_LIBRARY.wenet_fusion_is_measured())
+
+
+def multiply(turns: int, family: str | None = None) -> int:
+    """Multiply bytes and add the products, on registers alone, for benchmarks: the most that the processor can do.
+
+    Args:
+        turns: number of turns of a loop.
+        family: see `chosen_family`.
+    Returns:
+        The number of multiply-adds. The time of the call gives the limit of the instructions that a step uses.
+    """
+    each: int = _LIBRARY.wenet_fusion_multiply(_NAMES.index(chosen_family(family)), turns)
+    return each * turns
 
 
 class State(NamedTuple):
@@ -192,6 +209,20 @@ class FusedModel:
         if _LIBRARY.wenet_fusion_step(self._model, ctypes.byref(call)):
             raise MemoryError(f"a step of {batch} streams with {frames} frames does not fit into memory")
         return Output(encoded, after.position - position, top_log_probs, top_ids, blank), after
+
+    def run_products(self, rows: int) -> None:
+        """Compute the integer products of a step alone, with inputs of zeros, for benchmarks.
+
+        Args:
+            rows: number of frames of all streams, 1 or more.
+        Raises:
+            ValueError: there are no rows, or too many.
+            MemoryError: the products do not fit into memory.
+        """
+        if type(rows) is not int or not 1 <= rows <= MOST_ROWS:
+            raise ValueError(f"rows is {rows!r}, expected a whole number from 1 to {MOST_ROWS}")
+        if _LIBRARY.wenet_fusion_products(self._model, rows):
+            raise MemoryError(f"the products of {rows} frames do not fit into memory")
 
 
 def _checked(sizes: Sizes, tensors: Sequence[np.ndarray]) -> list[np.ndarray]:
