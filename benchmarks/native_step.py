@@ -1,16 +1,21 @@
 #!/usr/bin/env python3
-"""Time the native step against onnxruntime, on one int8 archive with random weights.
+"""Time the native step against onnxruntime and against the limits of the machine, on one int8 archive with random
+weights.
 
-A step maps samples and state to the best tokens and the next state: front-end, encoder and CTC head. Both run by turns
-in one process with one thread. Needs wenet-fusion-kernels. Writes native_step.md and .json.
+A step maps samples and state to the best tokens and the next state: front-end, encoder and CTC head. The floor of a
+step is the time to read its int8 weights once from memory, or to do its int8 multiply-adds at the peak of the
+instructions in use, whichever is longer. Steps and limits are timed by turns in one process with one thread. Needs
+wenet-fusion-kernels. Writes native_step.md and .json.
 """
 
 import argparse
+import math
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +29,8 @@ from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.model.engines import NATIVE, ONNXRUNTIME
 from wenet_fusion_runtime.model.model_file import load_model
 from wenet_fusion_runtime.model.native_backend import native_family
+from wenet_fusion_runtime.model.native_table import NativeTable
+from wenet_fusion_runtime.model.onnx_backend import STEP
 
 from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.chunking import Chunking
@@ -33,19 +40,46 @@ CHUNKINGS = (Chunking(16, 4), Chunking(8, 8), Chunking(4, 16))
 QUICK = EncoderConfig(dim=16, layers=2, heads=2, feed_forward=32, conv_kernel=4, subsampling_channels=4, max_distance=8)
 VOCABULARY, QUICK_VOCABULARY = 5000, 20
 LEAST_GAIN = {"avx2": 1.1}  # of one stream, by family of processors; the goals
+LEAST_GAIN_TOGETHER, TOGETHER = 2.0, 16  # of this many streams in a step
+MOST_FLOORS = 1.5  # time of the products, in floors
 CALIBRATION_SECONDS = 8
+PRODUCTS, READ, MULTIPLY = "products", "read", "multiply"  # the other calls that are timed
+READ_BYTES, MULTIPLY_ADDS = 256_000_000, 400_000_000  # of one such call
 
 
 class Measured(NamedTuple):
-    """The times of a step of one shape, by backend."""
+    """The times of a step of one shape, by backend, and of its limits."""
 
     shape: Shape
+    weights: int  # bytes of int8 weights, each of which is multiplied once for every frame
     times: dict[str, Timing]
+    multiply_adds: int  # of the call MULTIPLY
 
     @property
     def gain(self) -> float:
         """How many times as fast as onnxruntime the native step is."""
         return self.times[ONNXRUNTIME].median / self.times[NATIVE].median
+
+    @property
+    def read(self) -> float:
+        """Milliseconds to read the weights once at the measured bandwidth."""
+        return self.weights * self.times[READ].median / READ_BYTES
+
+    @property
+    def multiply(self) -> float:
+        """Milliseconds of the multiply-adds at the measured peak."""
+        total = self.weights * self.shape.batch * self.shape.chunking.size
+        return total * self.times[MULTIPLY].median / self.multiply_adds
+
+    @property
+    def floor(self) -> float:
+        return max(self.read, self.multiply)
+
+    @property
+    def streams(self) -> float:
+        """How many streams in real time one core could step, if it did nothing else."""
+        chunk_ms = 40 * self.shape.chunking.size
+        return self.shape.batch * chunk_ms / self.times[NATIVE].median
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=12, help="turns of each backend (default: 12)")
     parser.add_argument("--timed", type=int, default=4, help="measured steps in a turn (default: 4)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of the audio (default: 0)")
+    parser.add_argument("--shared", action="store_true", help="other work uses the core: count only own processor time")
     parser.add_argument("--quick", action="store_true", help="use a toy encoder and 2 rounds, to test the program")
     parser.add_argument("--output", type=Path, required=True, help="folder for the table and the numbers")
     args = parser.parse_args(arguments)
@@ -70,31 +105,103 @@ def main(arguments: Sequence[str] | None = None) -> int:
         noise = rng.normal(0, 0.1, CALIBRATION_SECONDS * trained.config.model.frontend.sample_rate)
         write_int8_archive(trained, noise.astype(np.float32), path)
         models = {name: load_model(path, backend=name) for name in (NATIVE, ONNXRUNTIME)}
+        limits = Limits(path)
     measured = []
-    with tqdm(total=len(shapes) * len(models) * rounds, unit="turn", leave=False, disable=None) as bar:
+    with tqdm(total=len(shapes) * (len(models) + 3) * rounds, unit="turn", leave=False, disable=None) as bar:
         for shape in shapes:
-            calls = {name: steps(model, shape, rng) for name, model in models.items()}
-            measured.append(Measured(shape, by_turns(calls, rounds, args.timed, bar.update)))
+            calls = {name: steps(model, shape, rng) for name, model in models.items()} | limits.calls(shape)
+            times = by_turns(calls, rounds, args.timed, bar.update, shared=args.shared)
+            measured.append(Measured(shape, limits.weights, times, limits.multiply_adds))
     run = this_run(args.seed, os.getloadavg()[0])
-    rows = [
-        [each.shape.label, *(f"{each.times[name].median:.2f}" for name in models), f"{each.gain:.2f}"]
-        for each in measured
-    ]
-    goals = [
-        Goal(f"{each.shape.label}: native step ({family}) to onnxruntime int8", LEAST_GAIN[family], each.gain)
-        for each in measured
-        if each.shape.batch == 1 and family in LEAST_GAIN
-    ]
-    head = ["chunk/left x streams", f"native ({family}), ms", "onnxruntime, ms", "gain"]
-    tables = [markdown_table(head, rows), *([goals_table(goals)] if goals else [])]
-    text = "\n\n".join(["# The native step", "\n".join(run.lines()), *tables])
+    text = "\n\n".join(["# The native step", "\n".join(run.lines()), *tables(measured, family)])
     print(text)
-    found = {
-        each.shape.label: {name: timing._asdict() for name, timing in each.times.items()} | {"gain": each.gain}
-        for each in measured
-    }
+    found = {each.shape.label: record(each) for each in measured}
     write_report(args.output, "native_step", text, {"run": run, "family": family, "steps": found})
     return 0
+
+
+class Limits:
+    """Calls whose times give the limits of the machine for the steps of an archive.
+
+    Args:
+        path: the archive.
+    """
+
+    def __init__(self, path: Path):
+        import wenet_fusion_kernels as kernels
+
+        with zipfile.ZipFile(path) as archive:
+            table, step = NativeTable.parse(archive.read("native.json")), archive.read(STEP)
+        self._kernels = kernels
+        self._model = kernels.FusedModel(kernels.Sizes(**table.sizes), table.arrays(step), table.ranges)
+        self.weights = sum(math.prod(each.shape) for each in table.tensors if each.dtype == "int8")
+        self._turns = MULTIPLY_ADDS // kernels.multiply(1)
+        self.multiply_adds = self._turns * kernels.multiply(1)
+        self._array = np.ones(READ_BYTES // 8)
+
+    def calls(self, shape: Shape) -> dict[str, Callable[[], object]]:
+        """Return the products of a step of this shape alone, a reading of memory, and multiply-adds on registers."""
+        rows = shape.batch * shape.chunking.size
+        return {
+            PRODUCTS: lambda: self._model.run_products(rows),
+            READ: self._array.sum,
+            MULTIPLY: lambda: self._kernels.multiply(self._turns),
+        }
+
+
+def tables(measured: Sequence[Measured], family: str) -> list[str]:
+    """Return the table that the guide quotes, the goals, and the table of the limits."""
+    head = ["chunk/left x streams", f"native ({family}), ms", "onnxruntime, ms", "gain"]
+    rows = [
+        [each.shape.label, *(f"{each.times[name].median:.2f}" for name in (NATIVE, ONNXRUNTIME)), f"{each.gain:.2f}"]
+        for each in measured
+    ]
+    goals = []
+    for each in measured:
+        what = f"{each.shape.label}: native step ({family}) to onnxruntime int8"
+        if each.shape.batch == 1 and family in LEAST_GAIN:
+            goals.append(Goal(what, LEAST_GAIN[family], each.gain))
+        if each.shape.batch == TOGETHER:
+            goals.append(Goal(what, LEAST_GAIN_TOGETHER, each.gain))
+        ratio = each.times[PRODUCTS].median / each.floor
+        goals.append(Goal(f"{each.shape.label}: int8 products alone to the floor", MOST_FLOORS, ratio, at_most=True))
+    limits = [
+        [
+            each.shape.label, f"{each.read:.2f}", f"{each.multiply:.2f}", f"{each.times[PRODUCTS].median:.2f}",
+            f"{each.times[PRODUCTS].median / each.floor:.2f}", f"{each.times[NATIVE].median / each.floor:.2f}",
+            f"{each.streams:.0f}",
+        ]
+        for each in measured
+    ]  # fmt: skip
+    limits_head = [
+        "chunk/left x streams", "reading the weights, ms", "multiply-adds, ms", "int8 products alone, ms",
+        "products / floor", "step / floor", "streams per core, at most",
+    ]  # fmt: skip
+    return [
+        markdown_table(head, rows),
+        goals_table(goals),
+        describe(measured, family),
+        markdown_table(limits_head, limits),
+    ]
+
+
+def describe(measured: Sequence[Measured], family: str) -> str:
+    """Return a sentence on the limits of the machine, the medians over all shapes."""
+    bandwidth = READ_BYTES / 1e6 / float(np.median([each.times[READ].median for each in measured]))
+    peak = measured[0].multiply_adds / 1e6 / float(np.median([each.times[MULTIPLY].median for each in measured]))
+    return (
+        f"The floor of a step is the larger of two times: of reading its {measured[0].weights / 1e6:.1f} MB of int8 "
+        f"weights once from memory, and of its int8 multiply-adds at the peak of the instructions in use ({family}). "
+        f"One core read {bandwidth:.1f} GB/s and did {peak:.1f} billion multiply-adds per second on registers alone. "
+        "Products in float and all other work are not part of the floor. The last column is the bound that the step "
+        "sets: streams in real time for which one core has time, without audio, search and server."
+    )
+
+
+def record(measured: Measured) -> Mapping[str, Any]:
+    """Return the measurements of a shape for JSON."""
+    times = {name: timing._asdict() for name, timing in measured.times.items()}
+    return {**times, "gain": measured.gain, "read_ms": measured.read, "multiply_ms": measured.multiply}
 
 
 def steps(model: AcousticModel, shape: Shape, rng: np.random.Generator) -> Callable[[], object]:

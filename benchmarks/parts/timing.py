@@ -26,7 +26,12 @@ class _Sample(NamedTuple):
 
 
 def by_turns(
-    calls: Mapping[str, Callable[[], object]], rounds: int, timed: int, tick: Callable[[], object], waits: bool = False
+    calls: Mapping[str, Callable[[], object]],
+    rounds: int,
+    timed: int,
+    tick: Callable[[], object],
+    waits: bool = False,
+    shared: bool = False,
 ) -> dict[str, Timing]:
     """Give every call a turn in each round; the order rotates.
 
@@ -38,11 +43,13 @@ def by_turns(
         timed: number of measured calls in a turn, 1 or more.
         tick: called after each turn.
         waits: the calls wait for another device, so time without the processor is no disturbance.
+        shared: other work shares the core: count only the time in which this thread ran. For calls that compute in
+            this thread alone.
     """
     samples: dict[str, list[_Sample]] = {name: [] for name in calls}
     for name in _turns(list(calls), rounds):
         calls[name]()
-        samples[name] += [_measure(calls[name], waits) for _ in range(timed)]
+        samples[name] += [_measure(calls[name], waits, shared) for _ in range(timed)]
         tick()
     return {name: _summary(found) for name, found in samples.items()}
 
@@ -53,10 +60,12 @@ def _turns(names: Sequence[str], rounds: int) -> Iterator[str]:
         yield from [*names[start:], *names[:start]]
 
 
-def _measure(call: Callable[[], object], waits: bool) -> _Sample:
+def _measure(call: Callable[[], object], waits: bool, shared: bool) -> _Sample:
     used, start = time.thread_time(), time.perf_counter()
     call()
     elapsed, used = time.perf_counter() - start, time.thread_time() - used
+    if shared:
+        return _Sample(1000 * used, False)
     return _Sample(1000 * elapsed, not waits and elapsed - used > MAX_WAITING * elapsed)
 
 
