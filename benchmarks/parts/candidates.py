@@ -12,6 +12,7 @@ from parts.forms import (
     linear_form,
     onnx_form,
     quantise,
+    static_conformer,
     static_onnx_encoder,
     torch_form,
     tuned_encoder,
@@ -30,6 +31,7 @@ CONFORMER, OURS, LINEAR, STEPS = "LayerNorm Conformer", "FusionFormer", "its lin
 FLOAT32, FLOAT16, INT8, INT8_DYNAMIC = (f"TorchScript {precision}" for precision in get_args(Precision))
 ONNX_FLOAT32, ONNX_INT8 = "onnxruntime float32", "onnxruntime int8"
 ONNX_INT8_DYNAMIC, ONNX_UINT8 = "onnxruntime int8-dynamic", "onnxruntime uint8-dynamic"
+ONNX_INT8_ALL = f"{ONNX_INT8} with convolutions"
 VOCABULARY = 100  # any size: the encoder does not depend on it
 
 
@@ -62,13 +64,20 @@ class Builder(NamedTuple):
         return separate_projections(encoder) if separate else encoder
 
     def conformer(self) -> list[Candidate]:
-        """Build the Conformer as WeNet runs it: TorchScript that is not frozen, or onnxruntime."""
+        """Build the Conformer as WeNet runs it: TorchScript that is not frozen, or onnxruntime; and in int8 with
+        constant scales, which WeNet's exports do not offer.
+        """
         encoder = self.plain(conformer(self.sizes.encoder), separate=True)
         forms = [
             torch_form(FLOAT32, "float", encoder, frozen=False),
             torch_form(INT8_DYNAMIC, "int8", dynamic_int8(encoder), frozen=False),
             *self._onnx(encoder, "conformer", ONNX_INT8_DYNAMIC, ONNX_UINT8),
         ]
+        for name, convolutions in ((ONNX_INT8, False), (ONNX_INT8_ALL, True)):
+            static = self.folder / f"conformer.static.{convolutions}.onnx"
+            model = static_conformer(self.model(conformer(self.sizes.encoder)), self.seed, convolutions)
+            write_graph(model.encoder, static, [DOMAIN])
+            forms.append(onnx_form(name, "int8", static))
         return [Candidate(CONFORMER, form) for form in forms]
 
     def ours(self) -> list[Candidate]:

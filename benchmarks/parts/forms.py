@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from parts.conformer_int8 import make_conformer_static
 from parts.random_models import EncoderStep, LinearLayers, Shape, fresh_state
 from torch import Tensor, nn
 from torch.ao.quantization import quantize_dynamic
@@ -84,6 +85,15 @@ def static_onnx_encoder(trained: TrainedModel, seed: int) -> Encoder:
     model, calibrate = fused_model(trained), noise_calibration(trained, seed)
     make_onnx_static(model, input_ranges(model, lambda: calibrate(model)))
     return model.encoder
+
+
+def static_conformer(trained: TrainedModel, seed: int, convolutions: bool) -> StreamingModel:
+    """Return a Conformer for onnxruntime in int8 with constant scales, calibrated on noise; see
+    `make_conformer_static`.
+    """
+    model, calibrate = fused_model(trained), noise_calibration(trained, seed)
+    make_conformer_static(model, lambda: calibrate(model), convolutions)
+    return model
 
 
 def noise_calibration(trained: TrainedModel, seed: int) -> Callable[[StreamingModel], None]:

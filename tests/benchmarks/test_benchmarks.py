@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,9 +11,11 @@ import onnx
 import pytest
 import torch
 
+from wenet_fusion.export.kernels.onnx_int8 import DOMAIN
 from wenet_fusion.export.targets.onnx_graph import session
 from wenet_fusion.export.targets.torchscript import reloaded
 from wenet_fusion.model.chunking import Chunking
+from wenet_fusion.model.layers.attention import RelativePositions
 from wenet_fusion.model.operators import NORM_OPERATORS, matching, operators
 from wenet_fusion.trained_model import fused_model
 
@@ -33,7 +36,7 @@ from encoder_speed import QUICK  # noqa: E402
 from parts import candidates, runtime_calls  # noqa: E402
 from parts.benchmark_report import Goal  # noqa: E402
 from parts.candidates import CONFORMER, INT8, OURS, STEPS, Builder, step_name, steps  # noqa: E402
-from parts.forms import features_of, write_graph  # noqa: E402
+from parts.forms import features_of, static_conformer, write_graph  # noqa: E402
 from parts.random_models import EncoderStep, Shape, conformer, fresh_state, random_model, sharpen  # noqa: E402
 from parts.timing import Timing, by_turns  # noqa: E402
 
@@ -85,6 +88,14 @@ def test_a_call_that_waits_counts_only_if_all_calls_wait(monkeypatch: pytest.Mon
     assert (always.samples, always.disturbed) == (4, 0) and always.median == pytest.approx(10)
 
 
+def test_on_a_shared_core_only_the_own_time_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("parts.timing.time", clock)
+    calls = {"call": lambda: clock.pass_by(0.002, 0.03)}
+    found = by_turns(calls, rounds=2, timed=3, tick=lambda: None, shared=True)["call"]
+    assert (found.samples, found.disturbed) == (6, 0) and found.median == pytest.approx(2)
+
+
 def test_separate_products_equal_the_joint_product() -> None:
     config = conformer(QUICK.encoder)
     joint, separate = builder().plain(config), builder().plain(config, separate=True)
@@ -107,6 +118,31 @@ def test_the_graph_equals_the_encoder(tmp_path: Path) -> None:
         np.testing.assert_allclose(out[0], one_step(EncoderStep(encoder), encoder), atol=1e-4)
         norms = sum(node.op_type == "LayerNormalization" for node in onnx.load(str(path)).graph.node)
         assert norms == (0 if config == QUICK.encoder else 6 * config.layers)
+
+
+def test_the_conformer_in_int8_is_the_conformer(tmp_path: Path) -> None:
+    """With and without quantised convolutions: its frames differ from those in float32 by rounding only."""
+    trained = builder().model(conformer(QUICK.encoder))
+    for module in trained.model.modules():
+        if isinstance(module, RelativePositions):  # zeros in a fresh model
+            torch.nn.init.normal_(module.key_bias)
+            torch.nn.init.normal_(module.position_bias)
+    noise = torch.from_numpy(np.random.default_rng(0).normal(0, 0.1, (2, 16000)).astype(np.float32))
+    features = trained.model.features(noise, torch.full([2], 16000)).detach()[:, :16]
+    plain, lengths = fused_model(trained).encoder, torch.full([2], SHAPE.chunking.size)
+    with torch.no_grad():
+        exact = EncoderStep(plain)(features, lengths, *SHAPE.chunking, fresh_state(plain, SHAPE))[0].numpy()
+    layers = QUICK.encoder.layers
+    for convolutions in (False, True):
+        encoder, path = static_conformer(trained, 0, convolutions).encoder, tmp_path / "encoder.onnx"
+        write_graph(encoder, path, [DOMAIN])
+        state = {f"state_{i}": tensor for i, tensor in enumerate(fresh_state(encoder, SHAPE))}
+        values = {"features": features, "lengths": lengths, **state}
+        out = session(path).run(None, {name: tensor.numpy() for name, tensor in values.items()})[0]
+        assert np.abs(out - exact).mean() < 0.05 * np.abs(exact).mean()
+        found = Counter(node.op_type for node in onnx.load(str(path)).graph.node)
+        assert found["MatMulIntegerToFloat"] == 9 * layers + 1 and found["MultiHeadAttention"] == layers
+        assert found["QLinearConv"] == (2 if convolutions else 0) and found["LayerNormalization"] == 6 * layers
 
 
 def test_the_steps_lead_from_the_conformer_to_the_fusionformer() -> None:
@@ -161,7 +197,7 @@ def test_the_encoder_benchmark_reports_what_it_measured(tmp_path: Path, capsys: 
     text = (tmp_path / "encoder.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out == text and (tmp_path / "encoder_speed.png").stat().st_size > 10_000
     times = record["times"]["2/4 x 1"]
-    assert len(times) == 5 + 7 + 4 + 12 and set(record["times"]) == {"4/2 x 1", "2/4 x 1", "4/2 x 4", "2/4 x 4"}
+    assert len(times) == 7 + 7 + 4 + 12 and set(record["times"]) == {"4/2 x 1", "2/4 x 1", "4/2 x 4", "2/4 x 4"}
     forms = [name for name in times if name.startswith(CONFORMER) and "int8" in name]
     theirs = min(times[name]["median"] for name in forms)
     ours = min(times[name]["median"] for name in times if name.startswith(OURS) and "int8" in name)

@@ -183,7 +183,7 @@ class StaticConvolution(nn.Module):
         return self.pointwise_out.multiply(hidden_BTD), [h_BTD[:, context.frames :]]
 
 
-class _MultiHead(torch.autograd.Function):
+class MultiHead(torch.autograd.Function):
     """Scaled dot-product attention of all heads; the scale is in the queries already."""
 
     @staticmethod
@@ -228,7 +228,7 @@ class OneOperatorAttention(nn.Module):
         keys_values = torch.cat([state[0], new], dim=1)
         key_BSD, value_BSD = keys_values.split(self.dim, dim=2)
         bias_BHTS = attention_bias(context, self.layer)
-        attended_BTD = _MultiHead.apply(query_BTD, key_BSD, value_BSD, bias_BHTS, self.heads)
+        attended_BTD = MultiHead.apply(query_BTD, key_BSD, value_BSD, bias_BHTS, self.heads)
         return self.out(attended_BTD), [keys_values[:, context.frames :]]
 
 
