@@ -1,0 +1,196 @@
+#!/usr/bin/env python3
+"""Time a step of our int8 model against the LayerNorm Conformer in its fastest forms, and against WeNet's own exports.
+
+A step maps samples and state to the best tokens and the next state. All models run by turns in one process with one
+thread; all weights are random. Give with --wenet_dir the folder of a WeNet experiment with what WeNet's scripts wrote:
+final.zip and final_quant.zip (export_jit.py), onnx_16_4 and onnx_4_16 (export_onnx_cpu.py with these chunks and left
+contexts), units.txt and train.yaml. What is missing is left out. Writes step_comparison.md and .json.
+"""
+
+import argparse
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import yaml
+from native_step import CALIBRATION_SECONDS, QUICK, QUICK_VOCABULARY, VOCABULARY, steps
+from parts.benchmark_report import Goal, goals_table, this_run, write_report
+from parts.forms import static_conformer
+from parts.random_models import Shape, conformer, random_model
+from parts.subjects import write_int8_archive
+from parts.timing import Timing, by_turns
+from tqdm import tqdm
+from wenet_fusion_runtime import AcousticModel
+from wenet_fusion_runtime.console import run_main
+from wenet_fusion_runtime.model.engines import NATIVE, ONNXRUNTIME
+from wenet_fusion_runtime.model.metadata import ONNX
+from wenet_fusion_runtime.model.model_file import load_model
+
+from wenet_fusion.evaluation.report.markdown import markdown_table
+from wenet_fusion.export.flow import export_model
+from wenet_fusion.export.target import ExportOptions
+from wenet_fusion.export.targets.onnx_archive import OneChunkEncoder, build_graphs, describe_state, pack
+from wenet_fusion.model.chunking import Chunking
+from wenet_fusion.model.encoder_config import EncoderConfig
+from wenet_fusion.trained_model import FileForm, TrainedModel, meta_record
+
+CHUNKINGS = (Chunking(16, 4), Chunking(4, 16))
+OURS, CONFORMER, WENET = "FusionFormer", "LayerNorm Conformer", "WeNet's export"
+LEAST_GAIN = {16: 3.0, 4: 2.2}  # over the Conformer's fastest form, by frames per chunk: the goals for AMX
+WENET_FILES = {
+    "TorchScript float32": "final.zip",
+    "TorchScript int8": "final_quant.zip",
+    "onnxruntime float32": "onnx_{0}_{1}/encoder.onnx",
+    "onnxruntime int8": "onnx_{0}_{1}/encoder.quant.onnx",
+}
+
+
+class Subject(NamedTuple):
+    """A model that is timed."""
+
+    family: str  # OURS, CONFORMER or WENET
+    form: str
+    model: AcousticModel
+
+    @property
+    def name(self) -> str:
+        return f"{self.family}, {self.form}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--wenet_dir", type=Path, help="folder of a WeNet experiment with WeNet's own exports")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16], help="streams per step (default: 1 16)")
+    parser.add_argument("--rounds", type=int, default=8, help="turns of each model (default: 8)")
+    parser.add_argument("--timed", type=int, default=2, help="measured steps in a turn (default: 2)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of the audio (default: 0)")
+    parser.add_argument("--shared", action="store_true", help="other work uses the core: count only own processor time")
+    parser.add_argument("--quick", action="store_true", help="use a toy encoder and 2 rounds, to test the program")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the table and the numbers")
+    args = parser.parse_args(arguments)
+    if min([args.rounds, args.timed, *args.batches]) < 1:
+        raise ValueError("--rounds, --timed and --batches must be 1 or more")
+    torch.set_num_threads(1)
+    config, vocabulary = (QUICK, QUICK_VOCABULARY) if args.quick else (EncoderConfig(), VOCABULARY)
+    rounds, rng = 2 if args.quick else args.rounds, np.random.default_rng(args.seed)
+    times: dict[Shape, dict[str, Timing]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        subjects = build(config, vocabulary, args.seed, Path(folder))
+        for chunking in CHUNKINGS:
+            timed = [*subjects, *wenet_subjects(args.wenet_dir, chunking)]
+            for batch in sorted(set(args.batches)):
+                shape = Shape(chunking, batch)
+                with tqdm(total=len(timed) * rounds, desc=shape.label, unit="turn", leave=False, disable=None) as bar:
+                    calls = {each.name: steps_of(each, shape, rng) for each in timed}
+                    times[shape] = by_turns(calls, rounds, args.timed, bar.update, shared=args.shared)
+    run = this_run(args.seed, os.getloadavg()[0])
+    sizes = [f"{OURS} and {CONFORMER}: {describe(config, vocabulary)}."]
+    if args.wenet_dir is not None:
+        sizes.append(f"{WENET}: {wenet_size(args.wenet_dir)}; 16 streams are stepped one after the other.")
+    parts = ["# A step, compared", "\n".join(run.lines()), " ".join(sizes), table(times), goals_table(goals(times))]
+    text = "\n\n".join(parts)
+    print(text)
+    found = {shape.label: {name: timing._asdict() for name, timing in each.items()} for shape, each in times.items()}
+    write_report(args.output, "step_comparison", text, {"run": run, "sizes": sizes, "steps": found})
+    return 0
+
+
+def build(config: EncoderConfig, vocabulary: int, seed: int, folder: Path) -> list[Subject]:
+    """Return our int8 archive on both backends, and the Conformer in its forms."""
+    noise = np.random.default_rng(seed).normal(0, 0.1, CALIBRATION_SECONDS * 16000).astype(np.float32)
+    ours = random_model(config, CHUNKINGS, vocabulary, seed)
+    write_int8_archive(ours, noise, folder / "ours.zip")
+    found = [
+        Subject(OURS, f"{name} int8", load_model(folder / "ours.zip", backend=name)) for name in (NATIVE, ONNXRUNTIME)
+    ]
+    theirs = random_model(conformer(config), CHUNKINGS, vocabulary, seed)
+    for precision in ("float32", "int8-dynamic"):
+        path = folder / f"{precision}.zip"
+        export_model(theirs, path, ExportOptions("onnx", precision))
+        found.append(Subject(CONFORMER, f"{ONNXRUNTIME} {precision}", load_model(path)))
+    for convolutions, form in ((False, "int8"), (True, "int8 with convolutions")):
+        path = folder / f"{form}.zip"
+        write_static_conformer(theirs, seed, convolutions, path)
+        found.append(Subject(CONFORMER, f"{ONNXRUNTIME} {form}", load_model(path, backend=ONNXRUNTIME)))
+    return found
+
+
+def write_static_conformer(trained: TrainedModel, seed: int, convolutions: bool, path: Path) -> None:
+    """Write an archive of the Conformer in int8 with constant scales, which our export does not offer."""
+    model = static_conformer(trained, seed, convolutions)
+    model.add_module("encoder", OneChunkEncoder(model.encoder))
+    record = {**meta_record(trained, {}, FileForm(ONNX, "int8", "onnxruntime")), "state": describe_state(model)}
+    pack(build_graphs(model, "int8"), record, path)
+
+
+def wenet_subjects(folder: Path | None, chunking: Chunking) -> list[Subject]:
+    """Return the files that WeNet's scripts wrote, those of graphs for this chunking."""
+    if folder is None:
+        return []
+    files = {form: folder / name.format(*chunking) for form, name in WENET_FILES.items()}
+    found = [Subject(WENET, form, load_model(path)) for form, path in files.items() if path.is_file()]
+    if not found:
+        raise ValueError(f"{folder}: has none of {', '.join(path.name for path in files.values())}")
+    return found
+
+
+def steps_of(subject: Subject, shape: Shape, rng: np.random.Generator) -> Callable[[], object]:
+    """Return a call that runs the next step of streams; WeNet's files take one stream at a time."""
+    if subject.family != WENET:
+        return steps(subject.model, shape, rng)
+    calls = [steps(subject.model, Shape(shape.chunking, 1), rng) for _ in range(shape.batch)]
+    return lambda: [call() for call in calls]
+
+
+def fastest(times: Mapping[str, Timing], family: str) -> str:
+    """Return the name of a family's fastest form."""
+    names = [name for name in times if name.startswith(family)]
+    return min(names, key=lambda name: times[name].median)
+
+
+def table(times: Mapping[Shape, Mapping[str, Timing]]) -> str:
+    """Return the milliseconds per step, and how many times as long as our fastest form each one takes."""
+    head = ["ms per step"]
+    for shape in times:
+        head += [shape.label, "to ours"]
+    rows = []
+    for name in dict.fromkeys(name for found in times.values() for name in found):
+        row = [name]
+        for found in times.values():
+            ours = found[fastest(found, OURS)].median
+            row += [f"{found[name].median:.2f}", f"{found[name].median / ours:.2f}"] if name in found else ["", ""]
+        rows.append(row)
+    return markdown_table(head, rows)
+
+
+def goals(times: Mapping[Shape, Mapping[str, Timing]]) -> list[Goal]:
+    """Return the goals for one stream, against the Conformer's fastest form."""
+    found = []
+    for shape, each in times.items():
+        if shape.batch == 1:
+            ours, theirs = fastest(each, OURS), fastest(each, CONFORMER)
+            gain = each[theirs].median / each[ours].median
+            found.append(Goal(f"{shape.label}: {ours} to {theirs}", LEAST_GAIN[shape.chunking.size], gain))
+    return found
+
+
+def describe(config: EncoderConfig, vocabulary: int) -> str:
+    return f"{config.layers} layers, {config.dim} wide, feed-forward {config.feed_forward}, {vocabulary} tokens"
+
+
+def wenet_size(folder: Path) -> str:
+    """Return the sizes that a WeNet recipe states."""
+    recipe = yaml.safe_load((folder / "train.yaml").read_text(encoding="utf-8"))
+    encoder = recipe["encoder_conf"]
+    return (
+        f"{recipe['encoder']} of {encoder['num_blocks']} layers, {encoder['output_size']} wide, feed-forward "
+        f"{encoder['linear_units']}, {recipe['output_dim']} tokens"
+    )
+
+
+if __name__ == "__main__":
+    run_main(main)
