@@ -25,6 +25,7 @@ from parts.speed_setup import QUICK, SIZES, Sizes
 from tqdm import tqdm
 from wenet_fusion_runtime import EngineOptions
 from wenet_fusion_runtime.console import run_main
+from wenet_fusion_runtime.model.engines import NATIVE, ONNXRUNTIME, TORCH
 
 from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.chunking import chunking_label
@@ -69,7 +70,7 @@ class Live(NamedTuple):
 
 
 class Measured(NamedTuple):
-    throughput: dict[int, Throughput]  # by frames per chunk
+    throughput: dict[tuple[str, int], Throughput]  # by model and frames per chunk
     live: list[Live]
     starts: dict[str, Start]
     memory: dict[str, Memory]
@@ -81,6 +82,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "list", type=Path, metavar="LIST", help="data.list of recordings for it (JSON lines with `wav`)"
     )
+    parser.add_argument(
+        "--backend", nargs="+", choices=(TORCH, NATIVE, ONNXRUNTIME), default=[TORCH],
+        help="what runs the large encoder; several are measured one after the other (default: torch)",
+    )  # fmt: skip
     parser.add_argument(
         "--sessions", type=int, nargs="+",
         help="simultaneous sessions of the large encoder; the first number has a goal (default: 64 128)",
@@ -102,11 +107,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     trained = trained_subject(args.model, args.list, work.recordings)
     with tempfile.TemporaryDirectory() as folder:
-        large = large_subject(work.sizes, Path(folder) / "large.zip", work.longest_seconds, args.seed)
+        larges = [
+            large_subject(work.sizes, Path(folder), work.longest_seconds, args.seed, backend)
+            for backend in dict.fromkeys(args.backend)
+        ]
         found = Measured(
-            measure_throughput(work, large, options.max_batch), measure_live(work, large, trained, options, args.seed),
-            measure_starts(work, large, trained), measure_memory(work, trained),
-        )  # fmt: skip
+            measure_throughput(work, larges, options.max_batch),
+            measure_live(work, larges, trained, options, args.seed),
+            measure_starts(work, *larges, trained),
+            measure_memory(work, trained),
+        )
     run = this_run(args.seed, os.getloadavg()[0])
     goals = all_goals(found)
     text = "\n\n".join(["\n".join(run.lines()), describe(work, options, found), goals_table(goals)])
@@ -118,38 +128,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
 # ---- measuring
 
 
-def measure_throughput(work: Work, large: ServingSubject, max_batch: int) -> dict[int, Throughput]:
-    clip = int(work.turn_seconds * large.sample_rate)
-    whole = itertools.cycle([samples for samples in large.recordings if len(samples) >= clip])
+def measure_throughput(
+    work: Work, larges: Sequence[ServingSubject], max_batch: int
+) -> dict[tuple[str, int], Throughput]:
+    first = larges[0]
+    clip = int(work.turn_seconds * first.sample_rate)
+    whole = itertools.cycle([samples for samples in first.recordings if len(samples) >= clip])
     streams = [to_float(samples[:clip]) for samples in itertools.islice(whole, work.streams)]
-    sizes = [chunking.size for chunking in work.sizes.chunkings]
-    with tqdm(total=3 * work.rounds * len(sizes), desc="throughput", leave=False, disable=None) as bar:
-        return {size: throughput(large.recognizer, size, streams, max_batch, work.rounds, bar.update) for size in sizes}
+    tasks = [(large, chunking.size) for chunking in work.sizes.chunkings for large in larges]
+    with tqdm(total=3 * work.rounds * len(tasks), desc="throughput", leave=False, disable=None) as bar:
+        return {
+            (large.name, size): throughput(large.recognizer, size, streams, max_batch, work.rounds, bar.update)
+            for large, size in tasks
+        }
 
 
 def measure_live(
-    work: Work, large: ServingSubject, trained: ServingSubject, options: EngineOptions, seed: int
+    work: Work, larges: Sequence[ServingSubject], trained: ServingSubject, options: EngineOptions, seed: int
 ) -> list[Live]:
     """Measure the server with one session first, then with many."""
-    idle = [samples[: int(work.idle_seconds * large.sample_rate)] for samples in large.recordings]
-    alone = large._replace(recordings=idle, texts=streamed_texts(large.recognizer, idle, large.chunk))
-    plans = [(alone, 1), *((large, count) for count in work.sessions), (trained, work.trained_sessions)]
+    plans = []
+    for large in larges:
+        idle = [samples[: int(work.idle_seconds * large.sample_rate)] for samples in large.recordings]
+        alone = large._replace(recordings=idle, texts=streamed_texts(large.recognizer, idle, large.chunk))
+        plans += [(alone, 1), *((large, count) for count in work.sessions)]
+    plans.append((trained, work.trained_sessions))
     found = []
     for subject, count in tqdm(plans, desc="real time", leave=False, disable=None):
-        result = real_time(
-            subject.path,
-            subject.recognizer.model.meta,
-            subject.recordings,
-            subject.chunk,
-            count,
-            work.seconds,
-            options,
-            seed,
-        )
+        result = real_time(subject, count, work.seconds, options, seed)
         what = f"{subject.name}, {count} at once"
         wrong = sum(text != subject.texts[index] for index, text in result.found.texts) + len(result.found.errors)
         goals = [Goal(f"{what}: sessions with a wrong text", 0, wrong, at_most=True)]
-        if subject is alone:
+        if count == 1 and subject is not trained:
             first = milliseconds(result.found.firsts, 1.0)
             goals.append(Goal(f"{what}: ms from a chunk's end to the first result", FIRST_GOAL, first, at_most=True))
         elif count in (work.sessions[0], work.trained_sessions):
@@ -163,7 +173,7 @@ def measure_starts(work: Work, *subjects: ServingSubject) -> dict[str, Start]:
     found = {}
     for subject in tqdm(subjects, desc="new processes", leave=False, disable=None):
         samples = to_float(np.concatenate(subject.recordings))[: round(work.start_seconds * subject.sample_rate)]
-        found[subject.name] = new_process(subject.path, samples, work.starts)
+        found[subject.name] = new_process(subject.path, samples, work.starts, subject.backend)
     return found
 
 
@@ -189,8 +199,8 @@ def quantiles(seconds: Sequence[float]) -> list[float]:
 def describe(work: Work, options: EngineOptions, found: Measured) -> str:
     labels = {chunking.size: chunking_label(chunking) for chunking in work.sizes.chunkings}
     rates = [
-        [labels[chunk], *(f"{value:.0f}" for value in rate), f"{rate.batched / rate.alone:.2f} x"]
-        for chunk, rate in found.throughput.items()
+        [f"{name}, {labels[chunk]}", *(f"{value:.0f}" for value in rate), f"{rate.batched / rate.alone:.2f} x"]
+        for (name, chunk), rate in found.throughput.items()
     ]
     rows = []
     for live in found.live:
@@ -233,8 +243,8 @@ def describe(work: Work, options: EngineOptions, found: Measured) -> str:
 
 def all_goals(found: Measured) -> list[Goal]:
     goals = [
-        Goal(f"chunk {chunk}: engine against streams alone", BATCH_GOALS[chunk], rate.batched / rate.alone)
-        for chunk, rate in found.throughput.items()
+        Goal(f"{name}, chunk {chunk}: engine against streams alone", BATCH_GOALS[chunk], rate.batched / rate.alone)
+        for (name, chunk), rate in found.throughput.items()
         if chunk in BATCH_GOALS
     ]
     goals += [goal for live in found.live for goal in live.goals]
@@ -265,7 +275,8 @@ def record(found: Measured) -> dict[str, object]:
             "client_cores": each.result.client_cores, "streams_per_step": each.result.streams_per_step,
             **{f"{name}_ms": quantiles(seconds) for name, seconds in kinds.items()},
         }  # fmt: skip
-    parts = {"throughput": found.throughput, "memory": found.memory, "starts": found.starts}
+    rates = {f"{name}, chunk {chunk}": rate for (name, chunk), rate in found.throughput.items()}
+    parts = {"throughput": rates, "memory": found.memory, "starts": found.starts}
     return {
         "live": live,
         **{name: {key: value._asdict() for key, value in part.items()} for name, part in parts.items()},

@@ -101,22 +101,26 @@ _START = """
 import json, queue, sys, time
 began = time.monotonic()
 import numpy as np
-from wenet_fusion_runtime import Engine, Recognizer
-from wenet_fusion_runtime.model.metadata import TORCHSCRIPT
+from wenet_fusion_runtime import Engine, Recognizer, load_model
+from wenet_fusion_runtime.model.engines import NATIVE, TORCH, choose_backend
 from wenet_fusion_runtime.model.model_file import read_meta
-if read_meta(sys.argv[1]).kind == TORCHSCRIPT:
+path, audio, backend = sys.argv[1:]
+backend = choose_backend(path, read_meta(path), backend)
+if backend == TORCH:
     import torch
+elif backend == NATIVE:
+    import wenet_fusion_kernels
 else:
     import onnxruntime
 imported = time.monotonic()
-recognizer = Recognizer(sys.argv[1])
+recognizer = Recognizer(load_model(path, backend=backend))
 delays, updates = [], queue.SimpleQueue()
 with Engine(recognizer.model) as engine:
     loaded = time.monotonic()
     session = engine.open(recognizer.create_stream(), updates.put)
     meta = recognizer.model.meta
     size = meta.default_chunk * meta.frame_samples
-    samples = np.load(sys.argv[2])
+    samples = np.load(audio)
     for start in range(0, len(samples) - size + 1, size):
         pushed = time.monotonic()
         session.push(samples[start : start + size])
@@ -127,14 +131,14 @@ print(json.dumps([imported - began, loaded - imported, delays]))
 """
 
 
-def new_process(model: Path, samples: np.ndarray, times: int) -> Start:
+def new_process(model: Path, samples: np.ndarray, times: int, backend: str) -> Start:
     """Start several processes, one after the other, and return medians."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         audio = Path(folder) / "audio.npy"
         np.save(audio, samples)
         for _ in range(times):
-            command = [sys.executable, "-c", _START, str(model), str(audio)]
+            command = [sys.executable, "-c", _START, str(model), str(audio), backend]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=PATIENCE)
             imported, loaded, delays = json.loads(done.stdout)
             found.append(Start(imported, loaded, delays[0], statistics.median(delays)))

@@ -9,7 +9,6 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -17,8 +16,9 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 from parts.serving.serving_clients import Found, Plan
+from parts.serving.serving_subjects import ServingSubject
 from wenet_fusion_runtime import EngineOptions
-from wenet_fusion_runtime.model.metadata import Meta
+from wenet_fusion_runtime.model.engines import AUTO
 
 PATIENCE = 60.0  # seconds to wait beyond the duration of the plan
 _ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -38,10 +38,10 @@ class Server:
         ValueError: the server did not start; the message has its output.
     """
 
-    def __init__(self, model: Path, sessions: int, options: EngineOptions) -> None:
+    def __init__(self, model: Path, sessions: int, options: EngineOptions, backend: str = AUTO) -> None:
         flags = {
             "port": 0, "workers": options.workers, "max_batch": options.max_batch, "max_sessions": sessions + 8,
-            "max_wait_seconds": options.max_wait_seconds, "log_level": "warning",
+            "max_wait_seconds": options.max_wait_seconds, "log_level": "warning", "backend": backend,
         }  # fmt: skip
         command = [sys.executable, "-m", "wenet_fusion_runtime.cli", "serve", str(model)]
         command += [str(word) for flag, value in flags.items() for word in (f"--{flag}", value)]
@@ -80,23 +80,11 @@ class Server:
         self._reader.join()
 
 
-def real_time(
-    model: Path,
-    meta: Meta,
-    recordings: Sequence[np.ndarray],
-    chunk: int,
-    sessions: int,
-    seconds: float,
-    options: EngineOptions,
-    seed: int,
-) -> RealTime:
-    """Serve simultaneous clients for `seconds`; each sends recordings one after the other in real time.
-
-    Args:
-        recordings: int16 samples at the model's rate.
-    """
+def real_time(subject: ServingSubject, sessions: int, seconds: float, options: EngineOptions, seed: int) -> RealTime:
+    """Serve simultaneous clients for `seconds`; each sends recordings one after the other in real time."""
+    meta, recordings, chunk = subject.recognizer.model.meta, subject.recordings, subject.chunk
     longest = max(map(len, recordings)) / meta.sample_rate
-    with tempfile.TemporaryDirectory() as folder, Server(model, sessions, options) as server:
+    with tempfile.TemporaryDirectory() as folder, Server(subject.path, sessions, options, subject.backend) as server:
         path = Path(folder) / "recordings.npz"
         np.savez(path, **{str(index): samples for index, samples in enumerate(recordings)})
         spread = min(seconds, chunk * meta.frame_seconds)

@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 from parts.speed_setup import SAMPLE_RATE, Sizes, peaked_model
-from parts.subjects import write_script
+from parts.subjects import write_int8_archive, write_script
 from wenet_fusion_runtime import Recognizer
 from wenet_fusion_runtime.audio.reader import load_audio
+from wenet_fusion_runtime.model.engines import AUTO, TORCH
+from wenet_fusion_runtime.model.model_file import load_model
 from wenet_fusion_runtime.server.settings import SERVER_OPTIONS
 from wenet_fusion_runtime.stream.offline import transcribe_offline
 
@@ -26,22 +28,31 @@ class ServingSubject(NamedTuple):
     chunk: int  # encoder frames
     recordings: list[np.ndarray]  # int16 at the model's rate
     texts: list[str]  # the expected texts
+    backend: str = AUTO  # what runs the model, see `load_model`
 
     @property
     def sample_rate(self) -> int:
         return self.recognizer.model.meta.sample_rate
 
 
-def large_subject(sizes: Sizes, path: Path, longest_seconds: float, seed: int) -> ServingSubject:
-    """Return an encoder with random weights in int8 with constant scales, and noise. The expected texts are those of
-    single streams: offline evaluation of int8 may round differently, and random weights amplify the difference."""
+def large_subject(sizes: Sizes, folder: Path, longest_seconds: float, seed: int, backend: str) -> ServingSubject:
+    """Return an encoder with random weights in int8 with constant scales, and noise: TorchScript for the backend TORCH,
+    else an ONNX archive. The expected texts are those of single streams: offline evaluation of int8 may round
+    differently, and random weights amplify the difference.
+    """
     rng, longest = np.random.default_rng(seed), round(SAMPLE_RATE * longest_seconds)
     noise = [rng.normal(0, 0.1, longest * (NOISES - i) // NOISES).astype(np.float32) for i in range(NOISES)]
     model = peaked_model(sizes, noise[0], seed)
-    write_script(model, "int8", noise[0], path)
-    recognizer, chunk = Recognizer(path, SERVER_OPTIONS), sizes.chunkings[0].size
+    path = folder / f"{backend}.zip"
+    if backend == TORCH:
+        write_script(model, "int8", noise[0], path)
+    else:
+        write_int8_archive(model, noise[0], path)
+    recognizer, chunk = Recognizer(load_model(path, backend=backend), SERVER_OPTIONS), sizes.chunkings[0].size
     recordings = [_to_int16(samples) for samples in noise]
-    return ServingSubject(LARGE, path, recognizer, chunk, recordings, streamed_texts(recognizer, recordings, chunk))
+    texts = streamed_texts(recognizer, recordings, chunk)
+    name = LARGE if backend == TORCH else f"{LARGE}, {backend}"
+    return ServingSubject(name, path, recognizer, chunk, recordings, texts, backend)
 
 
 def trained_subject(path: Path, data_list: Path, count: int | None) -> ServingSubject:
