@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.ao.quantization import HistogramObserver
 
-from wenet_fusion.export.kernels.onnx_int8 import MultiHead, OnnxStaticLinear
+from wenet_fusion.export.kernels.onnx_int8 import OnnxStaticLinear, multi_head
 from wenet_fusion.export.kernels.static_int8 import InputRange, input_ranges, quantised_weight
 from wenet_fusion.model.layers.attention import CachedAttention
 from wenet_fusion.model.layers.layer_protocol import StepContext, attention_bias
@@ -46,7 +46,7 @@ class PositionedAttention(nn.Module):
         scored = self.rel_pos(query_BHTK, context.position_BSD)
         query_BTD = query_BTD + self.rel_pos.key_bias.flatten()
         bias_BHTS = attention_bias(context, self.layer) + scored.bias_BHTS
-        attended_BTD = MultiHead.apply(query_BTD, key_BSD, value_BSD, bias_BHTS, self.heads)
+        attended_BTD = multi_head(query_BTD, key_BSD, value_BSD, bias_BHTS, self.heads)
         return self.out(attended_BTD), [keys_values[:, context.frames :]]
 
 

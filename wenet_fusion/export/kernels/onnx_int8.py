@@ -183,7 +183,7 @@ class StaticConvolution(nn.Module):
         return self.pointwise_out.multiply(hidden_BTD), [h_BTD[:, context.frames :]]
 
 
-class MultiHead(torch.autograd.Function):
+class _MultiHead(torch.autograd.Function):
     """Scaled dot-product attention of all heads; the scale is in the queries already."""
 
     @staticmethod
@@ -200,6 +200,12 @@ class MultiHead(torch.autograd.Function):
         inputs = (query_BTD, key_BSD, value_BSD, absent, absent, bias_BHTS)
         out = graph.op(f"{DOMAIN}::MultiHeadAttention", *inputs, num_heads_i=heads, scale_f=1.0)
         return _typed(out, query_BTD, torch.float32)
+
+
+def multi_head(query_BTD: Tensor, key_BSD: Tensor, value_BSD: Tensor, bias_BHTS: Tensor, heads: int) -> Tensor:
+    """Return the attention of all heads (B, T, D) as one operator; the scale is in the queries already."""
+    attended_BTD: Tensor = _MultiHead.apply(query_BTD, key_BSD, value_BSD, bias_BHTS, heads)
+    return attended_BTD
 
 
 class OneOperatorAttention(nn.Module):
@@ -228,7 +234,7 @@ class OneOperatorAttention(nn.Module):
         keys_values = torch.cat([state[0], new], dim=1)
         key_BSD, value_BSD = keys_values.split(self.dim, dim=2)
         bias_BHTS = attention_bias(context, self.layer)
-        attended_BTD = MultiHead.apply(query_BTD, key_BSD, value_BSD, bias_BHTS, self.heads)
+        attended_BTD = multi_head(query_BTD, key_BSD, value_BSD, bias_BHTS, self.heads)
         return self.out(attended_BTD), [keys_values[:, context.frames :]]
 
 
