@@ -20,6 +20,7 @@ from wenet_fusion_runtime.results.formatters import load_formatter
 from wenet_fusion_runtime.results.result import Endpoint, Hypothesis, Result, Token, Word
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
 from wenet_fusion_runtime.results.words import joined_words
+from wenet_fusion_runtime.search.grammar.grammar import Grammar, read_grammar
 from wenet_fusion_runtime.search.hot_words import CheckedHotWords, HotWord, check_hot_words, read_hot_words
 from wenet_fusion_runtime.search.language_models.language_model import LanguageModel, load_language_model
 from wenet_fusion_runtime.search.modes import MODES
@@ -44,6 +45,7 @@ __all__ = [
     "Engine",
     "EngineOptions",
     "EngineStatistics",
+    "Grammar",
     "Histogram",
     "HotWord",
     "Hypothesis",
@@ -70,6 +72,7 @@ __all__ = [
     "load_model",
     "make_writer",
     "offline_step",
+    "read_grammar",
     "read_hot_words",
     "result_record",
     "transcribe_offline",

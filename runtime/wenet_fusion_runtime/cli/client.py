@@ -9,6 +9,7 @@ import itertools
 import ssl
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ from wenet_fusion_runtime.audio.resampling import CANCELLED, ChannelMixer, Resam
 from wenet_fusion_runtime.cli.client_display import ClientDisplay
 from wenet_fusion_runtime.cli.command import PROGRAM, Commands, add_command, extra_needed
 from wenet_fusion_runtime.cli.endpoint_arguments import add_endpoint_arguments, given_endpoint
+from wenet_fusion_runtime.cli.grammar_arguments import add_grammar_argument
 from wenet_fusion_runtime.cli.hot_word_files import HotWordFiles
 from wenet_fusion_runtime.cli.search_arguments import (
     add_context_argument,
@@ -31,6 +33,7 @@ from wenet_fusion_runtime.cli.search_arguments import (
 )
 from wenet_fusion_runtime.cli.serve import TOKEN_VARIABLE, read_token
 from wenet_fusion_runtime.console import USER_ERRORS
+from wenet_fusion_runtime.search.grammar.grammar import read_grammar
 from wenet_fusion_runtime.search.hot_words import HotWord
 from wenet_fusion_runtime.server.session_options import FLOAT32, SAMPLE_RATE, SessionOptions
 from wenet_fusion_runtime.stream.endpoints import LONGEST_SECONDS
@@ -54,6 +57,7 @@ def add(commands: Commands) -> None:
         [
             "localhost:10086 recording.flac",
             "localhost:10086 *.wav --fast --hot_word Anna=2",
+            "localhost:10086 command.wav --grammar commands.jsgf",
             f"{ARECORD} | {PROGRAM} client localhost:10086 -",
         ],
         needs_model=False,
@@ -113,6 +117,7 @@ def add(commands: Commands) -> None:
     )
     add_hot_word_arguments(client)
     add_context_argument(client)
+    add_grammar_argument(client)
     client.add_argument(
         "--follow",
         action="store_true",
@@ -143,6 +148,7 @@ def _client(options: argparse.Namespace) -> int:
     files = HotWordFiles(options) if options.follow else None  # before the files are read, to notice every change
     hot_words = _hot_words(options)
     context = "" if options.context is None else read_context(options.context)
+    grammar = None if options.grammar is None else read_grammar(options.grammar)
     if options.follow and options.hot_words is None and options.context is None:
         raise ValueError("--follow needs a file to follow: give --hot_words FILE or --context FILE")
     if not 0 <= options.reconnect_seconds <= LONGEST_SECONDS:
@@ -155,6 +161,7 @@ def _client(options: argparse.Namespace) -> int:
         try:
             with _opened(name, options) as recording:
                 session = _session_options(options, recording.sample_rate, hot_words, context)
+                session = replace(session, grammar=grammar)
                 if files is not None and files.latest is not None:
                     session = files.latest.applied(session)
                 is_paced = not (options.fast or recording.is_live)
@@ -201,11 +208,11 @@ def _hot_words(options: argparse.Namespace) -> tuple[HotWord, ...]:
     given = given_hot_words(options)
     if given.problems:
         raise ValueError("; ".join(given.problems))
-    biases = bool(given.usable) or options.context is not None
+    biases = bool(given.usable) or options.context is not None or options.grammar is not None
     if options.wenet and (biases or options.chunk is not None or options.left is not None or given_endpoint(options)):
         raise ValueError(
-            "WeNet's server takes no hot words, chunks or endpoint rules from a session, and no context; leave them "
-            "out, or --wenet"
+            "WeNet's server takes no hot words, grammars, chunks or endpoint rules from a session, and no context; "
+            "leave them out, or --wenet"
         )
     return given.usable
 

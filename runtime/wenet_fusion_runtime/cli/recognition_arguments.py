@@ -12,6 +12,7 @@ from wenet_fusion_runtime.cli.endpoint_arguments import (
     seconds_or_off,
     shown_seconds,
 )
+from wenet_fusion_runtime.cli.grammar_arguments import add_grammar_arguments, with_grammar
 from wenet_fusion_runtime.cli.search_arguments import (
     add_context_argument,
     add_search_arguments,
@@ -68,6 +69,7 @@ def add_recognition_arguments(command: argparse.ArgumentParser, defaults: Decodi
         "itn[:LANGUAGE], if the package is installed; or MODULE:FUNCTION, a function of yours that maps text to text",
     )
     add_search_arguments(command)
+    add_grammar_arguments(command)
     add_context_argument(command)
     add_endpoint_arguments(command, defaults.endpoint)
 
@@ -86,6 +88,7 @@ def build_recognizer(options: argparse.Namespace, nbest: int | None = None) -> t
     decoding = search_options(
         DecodingOptions(nbest=nbest, endpoint=endpoint_rules(options), commit_seconds=options.commit_seconds), options
     )
+    decoding = with_grammar(decoding, options)
     if options.formatter is not None:
         decoding = replace(decoding, formatter=load_formatter(options.formatter))
     model = load_model(options.model, units=options.units, backend=options.backend)

@@ -66,7 +66,11 @@ def add(commands: Commands) -> None:
         "Serve an exported model over WebSocket and HTTP. The server speaks WeNet's WebSocket protocol, transcribes "
         "uploads (POST /transcribe), answers /info, /healthz and /metrics, and has a page with a microphone at /. "
         "SIGTERM, SIGHUP or Ctrl-C lets open sessions finish; a second one ends the server at once.",
-        ["final.zip", "final.zip --host 0.0.0.0 --port 8080 --workers 4 --token_file token"],
+        [
+            "final.zip",
+            "final.zip --host 0.0.0.0 --port 8080 --workers 4 --token_file token",
+            "final.zip --grammar commands.jsgf",
+        ],
     )
     _add_bind_arguments(serve.add_argument_group("address"))
     _add_access_arguments(serve.add_argument_group("access"))

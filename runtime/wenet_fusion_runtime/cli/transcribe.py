@@ -48,6 +48,7 @@ def add(commands: Commands) -> None:
         [
             "final.zip recording.flac",
             "final.zip *.wav --chunk 8 --output texts.tsv",
+            "final.zip commands/*.wav --grammar commands.jsgf",
             "final.zip *.mp3 --format srt --output subtitles/",
         ],
     )

@@ -188,7 +188,8 @@ class _Subtitles:
 
 
 def _scores(hypothesis: Hypothesis, vocabulary: Vocabulary) -> dict[str, Any]:
-    names = ("score", "ctc_score", "context_score", "lm_score", "length_score", "attention_score")
+    names = ["score", "ctc_score", "context_score", "lm_score", "length_score", "attention_score"]
+    names += [name for name in ("grammar_score", "grammar_gap") if getattr(hypothesis, name)]
     return {"text": vocabulary.text(hypothesis.ids), **{name: round(getattr(hypothesis, name), 4) for name in names}}
 
 

@@ -22,8 +22,8 @@ class Endpoint(str, Enum):
 class Hypothesis(NamedTuple):
     """One token sequence that a search found. All scores are in nats.
 
-    The search ranks by ctc_score + context_score + lm_score + length_score; rescoring weights these and adds
-    attention_score.
+    The search ranks by ctc_score + context_score + lm_score + length_score + grammar_score; rescoring weights these
+    and adds attention_score.
     """
 
     ids: tuple[int, ...]
@@ -35,11 +35,13 @@ class Hypothesis(NamedTuple):
     lm_score: float = 0.0  # language model: weighted log-probabilities and word bonuses
     length_score: float = 0.0  # minus the length penalties of the tokens
     attention_score: float = 0.0  # log-probability according to the attention decoders, after rescoring
+    grammar_score: float = 0.0  # grammar: log of the weights of the alternatives
+    grammar_gap: float = 0.0  # grammar: nats per token by which the most probable tokens of each frame are better
 
     @property
     def search_score(self) -> float:
         """The score that ranks the hypothesis before rescoring."""
-        return self.ctc_score + self.context_score + self.lm_score + self.length_score
+        return self.ctc_score + self.context_score + self.lm_score + self.length_score + self.grammar_score
 
 
 class Token(NamedTuple):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from wenet_fusion_runtime.results.vocabulary import BLANK
+from wenet_fusion_runtime.search.grammar.grammar_search import GrammarSearch
 from wenet_fusion_runtime.search.greedy import GreedySearch
 from wenet_fusion_runtime.search.prefix_beam import PrefixBeamSearch
 from wenet_fusion_runtime.search.rescoring import DecoderScores, RescoringSearch
@@ -43,6 +44,11 @@ class SearchOptions(Protocol):
         """Probability of blank above which the other tokens of a frame are dropped."""
         ...
 
+    @property
+    def grammar_threshold(self) -> float:
+        """Nats per token that a grammar may cost before a hypothesis is rejected."""
+        ...
+
 
 class SearchSetup(NamedTuple):
     """The inputs from which a mode builds the search of one segment."""
@@ -69,7 +75,10 @@ def _greedy(setup: SearchSetup) -> Search:
 def _prefix_beam(setup: SearchSetup) -> Search:
     options = setup.options
     thresholds = options.token_threshold, options.blank_skip_threshold
-    return PrefixBeamSearch(options.beam_size, setup.start_frame, setup.previous, setup.scorers, *thresholds)
+    search = PrefixBeamSearch(options.beam_size, setup.start_frame, setup.previous, setup.scorers, *thresholds)
+    if setup.scorers.has_grammar:
+        return GrammarSearch(search, options.grammar_threshold, options.beam_size, setup.previous)
+    return search
 
 
 def _rescoring(setup: SearchSetup) -> Search:

@@ -81,11 +81,12 @@ def rescore(
 ) -> list[Hypothesis]:
     """Rank hypotheses by the scores of both passes, best first; ties keep their order.
 
-    `score = ctc_weight * ctc + attention + (ctc_weight + 1) * (context + lm + length)`, where
+    `score = ctc_weight * ctc + attention + (ctc_weight + 1) * (context + lm + length + grammar)`, where
     `attention = (1 - reverse_weight) * left_to_right + reverse_weight * right_to_left`.
 
-    The scores of hot words, language model and length penalty (context, lm, length) get the sum of both passes'
-    weights: a boost that decides between two texts in the first pass also decides here if the decoders agree with CTC.
+    The scores of hot words, language model, length penalty and grammar (context, lm, length, grammar) get the sum of
+    both passes' weights: a boost that decides between two texts in the first pass also decides here if the decoders
+    agree with CTC.
 
     Args:
         hypotheses: N hypotheses of one segment.
@@ -114,4 +115,4 @@ def rescore(
 
 def _added(hypothesis: Hypothesis) -> float:
     """Return the sum of the scorers' scores in the first pass."""
-    return hypothesis.context_score + hypothesis.lm_score + hypothesis.length_score
+    return hypothesis.context_score + hypothesis.lm_score + hypothesis.length_score + hypothesis.grammar_score

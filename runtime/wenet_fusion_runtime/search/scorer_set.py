@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from wenet_fusion_runtime.results.result import Hypothesis
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
 from wenet_fusion_runtime.search.contextual_biasing import HotWordScorer
+from wenet_fusion_runtime.search.grammar.grammar import Grammar
+from wenet_fusion_runtime.search.grammar.grammar_scorer import GrammarScorer
 from wenet_fusion_runtime.search.hot_words import HotWord
 from wenet_fusion_runtime.search.language_models.language_model import LanguageModel
 from wenet_fusion_runtime.search.language_models.language_model_scorer import LanguageModelScorer
@@ -55,6 +58,20 @@ class ScorerSet:
             [scorer.with_hot_words(hot_words) if isinstance(scorer, HotWordScorer) else scorer for scorer in self._all]
         )
 
+    @property
+    def has_grammar(self) -> bool:
+        """True if only sentences of a grammar get a score above -inf."""
+        return any(isinstance(scorer, GrammarScorer) for scorer in self._all)
+
+    def with_grammar(self, grammar: Grammar, vocabulary: Vocabulary) -> ScorerSet:
+        """Return a copy with this grammar in place of the present one.
+
+        Raises:
+            ValueError: the vocabulary cannot spell a word of the grammar, or the grammar is too large.
+        """
+        others = [scorer for scorer in self._all if not isinstance(scorer, GrammarScorer)]
+        return ScorerSet([GrammarScorer(Spelling(vocabulary), grammar), *others])
+
     def start(self) -> PrefixScore:
         """Return the score of the empty prefix."""
         return 0.0, [(0.0, scorer.start()) for scorer in self._scorers]
@@ -68,6 +85,8 @@ class ScorerSet:
         for advance, (_, state) in zip(self._advances, score[1]):
             part = advance(state, token)
             total += part[0]
+            if total == -math.inf:  # outside of the grammar, whose scorer comes first: the prefix is dropped
+                return total, ()
             parts.append(part)
         return total, parts
 
@@ -111,7 +130,7 @@ class ScorerSet:
             is_final: use the scorers' final scores, for a text that ends here.
         """
         total = 0.0
-        fields: dict[ScoreField, float] = dict.fromkeys(("context_score", "lm_score", "length_score"), 0.0)
+        fields: dict[ScoreField, float] = dict.fromkeys(get_args(ScoreField), 0.0)
         for scorer, (so_far, state) in zip(self._scorers, score[1]):
             added = scorer.finish(state) if is_final else so_far
             fields[scorer.field] += added
@@ -121,6 +140,7 @@ class ScorerSet:
             context_score=fields["context_score"],
             lm_score=fields["lm_score"],
             length_score=fields["length_score"],
+            grammar_score=fields["grammar_score"],
         )
 
 
@@ -131,6 +151,7 @@ def make_scorers(
     lm_weight: float = 0.0,
     word_bonus: float = 0.0,
     length_penalty: float = 0.0,
+    grammar: Grammar | None = None,
 ) -> ScorerSet:
     """Prepare the scorers for one vocabulary; takes seconds for tens of thousands of hot words.
 
@@ -141,13 +162,15 @@ def make_scorers(
         lm_weight: weight of its log-probabilities, not negative.
         word_bonus: nats added per word that the language model scores.
         length_penalty: nats subtracted per token; negative values favour longer texts.
+        grammar: the sentences that may be found; None: any text.
     Raises:
-        ValueError: hot words are unusable (the message lists all of them), or the vocabulary cannot spell the words of
-            the language model.
+        ValueError: hot words are unusable (the message lists all of them), the vocabulary cannot spell the words of
+            the language model or a word of the grammar, or the grammar is too large.
     """
     spelling, scorers = Spelling(vocabulary), list[Scorer[Any]]()
     if language_model is not None:
         scorers.append(LanguageModelScorer(language_model, spelling, lm_weight, word_bonus))
     if length_penalty:
         scorers.append(LengthPenalty(length_penalty, len(vocabulary)))
-    return ScorerSet([HotWordScorer(spelling, hot_words), *scorers])
+    found = ScorerSet([HotWordScorer(spelling, hot_words), *scorers])
+    return found if grammar is None else found.with_grammar(grammar, vocabulary)

@@ -6,7 +6,7 @@ from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 
-ScoreField = Literal["context_score", "lm_score", "length_score"]
+ScoreField = Literal["context_score", "lm_score", "length_score", "grammar_score"]
 
 
 State = TypeVar("State")

@@ -199,6 +199,5 @@ class Service:
             )
         if options.chunk is not None or options.left is not None:
             chunk, left = options.chunk if options.chunk is not None else chunk, options.left
-        return recognizer.create_stream(
-            chunk, left, self.chunks.allow_untrained, options.endpoint, options.hot_words, options.context
-        )
+        biasing = options.hot_words, options.context, options.grammar
+        return recognizer.create_stream(chunk, left, self.chunks.allow_untrained, options.endpoint, *biasing)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from wenet_fusion_runtime.audio.sample_formats import SAMPLE_RATES
 from wenet_fusion_runtime.console import SHOWN, visible
 from wenet_fusion_runtime.results.normalization import longest_mark_run
+from wenet_fusion_runtime.search.grammar.grammar import Grammar
 from wenet_fusion_runtime.search.hot_words import DEFAULT_BOOST, HotWord
 from wenet_fusion_runtime.search.spelling import MAX_PHRASE
 from wenet_fusion_runtime.server.errors import NORMAL, ClientError, Reason
@@ -21,6 +22,8 @@ MAX_NBEST = 1000
 MAX_HOT_WORDS = 1000
 MAX_CHARACTERS = 20000  # characters of all hot words together, whose automaton takes time and memory
 MAX_CONTEXT = 20000  # characters of a context
+MAX_GRAMMAR = 10000  # characters of a grammar
+MAX_GRAMMAR_STATES = 10000  # of its automaton, which takes about 1 kB per state
 MAX_MARKS = 30  # combining marks in a row, the limit of Unicode's stream-safe format; sorting many takes long
 MAX_TEXT = 160 * 1024  # bytes of all options as text: enough for MAX_CHARACTERS of hot words, each escaped as \uXXXX
 INT16, FLOAT32 = "int16", "float32"
@@ -46,6 +49,7 @@ class SessionOptions:
     endpoint: EndpointRules | None = None  # None: the server's
     timestamps: bool = False  # add words with times and confidence to every result
     context: str = ""  # a text whose names and rare words become hot words
+    grammar: Grammar | None = None  # the sentences that may be found; None: the server's
 
 
 class HotWordUpdate(NamedTuple):
@@ -110,6 +114,7 @@ def parse_options(record: Mapping[str, Any], rules: EndpointRules) -> SessionOpt
         _endpoint(given.pop("endpoint", None), rules),
         timestamps,
         _context(given.pop("context", "")),
+        _grammar(given.pop("grammar", None)),
     )
     if given:
         raise option_error(
@@ -178,6 +183,21 @@ def _context(value: Any) -> str:
     if longest_mark_run(value) > MAX_MARKS:
         raise _value_error("context", value, f"a text with at most {MAX_MARKS} combining marks in a row")
     return value
+
+
+def _grammar(value: Any) -> Grammar | None:
+    if value is None:
+        return None
+    is_list = isinstance(value, list) and all(isinstance(phrase, str) for phrase in value)
+    text = "\n".join(" ".join(phrase.split()) for phrase in value) if is_list else value
+    if not isinstance(text, str) or len(text) > MAX_GRAMMAR:
+        raise _value_error("grammar", value, f"a list of phrases, or a text, of at most {MAX_GRAMMAR} characters")
+    if longest_mark_run(text) > MAX_MARKS:
+        raise _value_error("grammar", value, f"a text with at most {MAX_MARKS} combining marks in a row")
+    try:
+        return Grammar(text, most_states=MAX_GRAMMAR_STATES, is_bounded=True)
+    except ValueError as error:
+        raise option_error(str(error)) from None
 
 
 def _endpoint(value: Any, rules: EndpointRules) -> EndpointRules | None:

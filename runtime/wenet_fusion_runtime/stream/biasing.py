@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from wenet_fusion_runtime.results.vocabulary import Vocabulary
 from wenet_fusion_runtime.search.context_terms import TermFinder
+from wenet_fusion_runtime.search.grammar.grammar import Grammar
 from wenet_fusion_runtime.search.hot_words import DEFAULT_BOOST, HotWord
 from wenet_fusion_runtime.search.scorer_set import ScorerSet
 from wenet_fusion_runtime.stream.decoding_options import check_alternatives
@@ -36,6 +38,15 @@ class Biasing:
     def scorers(self) -> ScorerSet:
         """The scorers of the stream."""
         return self.shared if self.own is None else self.own
+
+    def with_grammar(self, grammar: Grammar, vocabulary: Vocabulary) -> Biasing:
+        """Return a value with this grammar in place of the present one.
+
+        Raises:
+            ValueError: the mode keeps one hypothesis only, or the grammar cannot be used; see `make_scorers`.
+        """
+        check_alternatives(self.mode, "grammars")
+        return replace(self, shared=self.shared.with_grammar(grammar, vocabulary))._with(self.hot_words, self.context)
 
     def with_hot_words(self, hot_words: Sequence[HotWord]) -> Biasing:
         """Return a value with these hot words in place of the present ones; the same value if nothing changes.

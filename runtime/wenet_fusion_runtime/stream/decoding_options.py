@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from wenet_fusion_runtime.model.metadata import MAX_WEIGHT, Meta
 from wenet_fusion_runtime.results.formatters import Formatter, SafeFormatter
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
+from wenet_fusion_runtime.search.grammar.grammar import DEFAULT_THRESHOLD, Grammar
 from wenet_fusion_runtime.search.hot_words import HotWord
 from wenet_fusion_runtime.search.language_models.language_model import LanguageModel
 from wenet_fusion_runtime.search.modes import PREFIX_BEAM, RESCORING, SEARCH_MODES
@@ -44,6 +45,8 @@ class DecodingOptions:
     language_model: LanguageModel | None = None  # scores words; None: no language model
     lm_weight: float = 0.5  # weight of the language model's log-probabilities
     word_bonus: float = 0.0  # nats added per word that the language model scores
+    grammar: Grammar | None = None  # the sentences that may be found; None: any text
+    grammar_threshold: float = DEFAULT_THRESHOLD  # reject sentences that cost more nats per token; inf: none
     endpoint: EndpointRules = EndpointRules()  # when segments close
     commit_seconds: float | None = None  # words this old are final; None: final once all hypotheses agree on them
     formatter: Formatter | None = None  # rewrites the text of a closed segment; see `load_formatter`
@@ -69,6 +72,11 @@ class DecodingOptions:
             raise ValueError(
                 f"token_threshold must be positive and at most {MAX_WEIGHT:g}, or inf to prune none, found "
                 f"{self.token_threshold}"
+            )
+        if not (0 < self.grammar_threshold <= MAX_WEIGHT or self.grammar_threshold == math.inf):
+            raise ValueError(
+                f"grammar_threshold must be positive and at most {MAX_WEIGHT:g}, or inf to reject nothing, found "
+                f"{self.grammar_threshold}"
             )
         if not 0.5 <= self.blank_skip_threshold <= 1:
             raise ValueError(f"blank_skip_threshold must be 0.5 to 1, found {self.blank_skip_threshold}")
@@ -98,6 +106,8 @@ class DecodingOptions:
             )
         if self.hot_words or (self.language_model is not None and not ends_sentences) or self.length_penalty:
             check_alternatives(mode, "hot words, a language model and a length penalty")
+        if self.grammar is not None:
+            check_alternatives(mode, "grammars")
         reverse_weight = meta.reverse_weight if self.reverse_weight is None else self.reverse_weight
         if needs_decoder and reverse_weight and not meta.reverse_decoder:
             raise ValueError(
@@ -120,14 +130,13 @@ class DecodingOptions:
         return ResolvedOptions(**(given | chosen | {"reverse_weight": reverse_weight}))
 
     def scorers(self, vocabulary: Vocabulary) -> ScorerSet:
-        """Prepare hot words, language model and length penalty for a vocabulary; see `make_scorers`.
+        """Prepare hot words, language model, length penalty and grammar for a vocabulary; see `make_scorers`.
 
         Raises:
-            ValueError: hot words cannot be used; the message lists all of them.
+            ValueError: hot words cannot be used (the message lists all of them), or the grammar cannot be used.
         """
-        return make_scorers(
-            vocabulary, self.hot_words, self.language_model, self.lm_weight, self.word_bonus, self.length_penalty
-        )
+        language_model = self.language_model, self.lm_weight, self.word_bonus
+        return make_scorers(vocabulary, self.hot_words, *language_model, self.length_penalty, self.grammar)
 
 
 @dataclass(frozen=True)

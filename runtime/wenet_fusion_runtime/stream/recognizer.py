@@ -9,6 +9,7 @@ from pathlib import Path
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.model.model_file import load_model
 from wenet_fusion_runtime.search.context_terms import TermFinder
+from wenet_fusion_runtime.search.grammar.grammar import Grammar
 from wenet_fusion_runtime.search.hot_words import HotWord
 from wenet_fusion_runtime.search.modes import SEARCH_MODES
 from wenet_fusion_runtime.stream.biasing import Biasing
@@ -57,6 +58,7 @@ class Recognizer:
         endpoint: EndpointRules | None = None,
         hot_words: Sequence[HotWord] = (),
         context: str = "",
+        grammar: Grammar | None = None,
     ) -> Stream:
         """Return a new stream.
 
@@ -67,16 +69,18 @@ class Recognizer:
             endpoint: rules that close the stream's segments; None: those of the options.
             hot_words: phrases to prefer or suppress, added to those of the options, whose boosts they override.
             context: a text whose names and rare words become hot words; see `Stream.set_context`.
+            grammar: the sentences that may be found; None: the grammar of the options.
         Raises:
-            ValueError: the chunk does not suit the model, hot words are unusable, or they are given in a mode that
-                keeps one hypothesis.
+            ValueError: the chunk does not suit the model, hot words or grammar are unusable, or they are given in a
+                mode that keeps one hypothesis.
         """
         meta = self.model.meta
         chunk = meta.default_chunk if chunk is None else chunk
         left = meta.left(max(1, chunk)) if left is None else left
         meta.check_chunk(chunk, left, allow_untrained)
         options = self.options if endpoint is None else replace(self.options, endpoint=endpoint)
-        biasing = self._biasing.with_hot_words(hot_words).with_context(context)
+        biasing = self._biasing if grammar is None else self._biasing.with_grammar(grammar, meta.vocabulary)
+        biasing = biasing.with_hot_words(hot_words).with_context(context)
         return Stream(self.model, options, chunk, left, biasing)
 
     def _warm_up(self) -> None:

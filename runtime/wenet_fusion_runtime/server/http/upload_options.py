@@ -13,7 +13,7 @@ from wenet_fusion_runtime.results.formats import FORMATS, JSON
 from wenet_fusion_runtime.server.session_options import SessionOptions, option_error, parse_options
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
 
-KEYS = ("format", "stream", "nbest", "channel", "chunk", "left", "hot_words", "context", "endpoint")
+KEYS = ("format", "stream", "nbest", "channel", "chunk", "left", "hot_words", "context", "endpoint", "grammar")
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ def parse_upload_options(fields: Mapping[str, str], rules: EndpointRules, keys: 
     given = {name: _value(text) for name, text in fields.items()}
     if not isinstance(given.get("context", ""), str):
         given["context"] = fields["context"]  # a text that is also valid JSON, e.g. 2026
+    if not isinstance(given.get("grammar", ""), (str, list)):
+        given["grammar"] = fields["grammar"]
     for name in ("sample_rate", "continuous_decoding", "timestamps", "signal"):
         if name in given:
             raise option_error(f"{name} does not apply to a file; leave it out")

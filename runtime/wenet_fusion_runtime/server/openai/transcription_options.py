@@ -22,7 +22,7 @@ LOGPROBS = "logprobs"
 UNUSED = ("model", "language", "languages", "temperature", "chunking_strategy")  # there is one model with one language
 KEYS = (
     "file", "response_format", "timestamp_granularities[]", "stream", "prompt", "keywords[]", "include[]", *UNUSED,
-    "hot_words", "context", "endpoint", "chunk", "left", "channel",
+    "hot_words", "context", "endpoint", "chunk", "left", "channel", "grammar",
 )  # fmt: skip
 
 

@@ -203,6 +203,8 @@ def start_signal(options: SessionOptions, endpoint: Mapping[str, float | None] |
         record["hot_words"] = _hot_word_records(options.hot_words)
     if options.context:
         record["context"] = options.context
+    if options.grammar is not None:
+        record["grammar"] = options.grammar.text
     if endpoint:
         record["endpoint"] = dict(endpoint)
     elif options.endpoint is not None:

@@ -1,0 +1,1 @@
+"""Grammars: the sentences that a search may find."""
