@@ -35,6 +35,7 @@ class Hypothesis(NamedTuple):
     lm_score: float = 0.0  # language model: weighted log-probabilities and word bonuses
     length_score: float = 0.0  # minus the length penalties of the tokens
     attention_score: float = 0.0  # log-probability according to the attention decoders, after rescoring
+    alignment_score: float = 0.0  # log-probability of the best alignment
     grammar_score: float = 0.0  # grammar: log of the weights of the alternatives
     grammar_gap: float = 0.0  # grammar: nats per token by which the most probable tokens of each frame are better
 

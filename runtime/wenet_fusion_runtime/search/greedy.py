@@ -61,7 +61,7 @@ class GreedySearch:
         """Return a list of the only hypothesis, whose scores are the log-probability of its alignment."""
         confidences = tuple(math.exp(peak) for peak in self._peaks)
         best = Hypothesis(tuple(self._ids), self._score, self._score, tuple(self._frames), confidences)
-        return [best][:count]
+        return [best._replace(alignment_score=self._score)][:count]
 
     def final_hypotheses(self, count: int = 1) -> list[Hypothesis]:
         """Return the same as `hypotheses`: the end of the segment changes no score."""

@@ -250,14 +250,14 @@ class PrefixBeamSearch:
         return sorted(found, key=lambda hypothesis: -hypothesis.score)[:count]
 
     def _hypothesis(self, node: Prefix, is_final: bool) -> Hypothesis:
-        ctc_score = self._offset + node.sums[2]
-        emission = _best(node.sums)[1]
+        ctc_score, (best, emission) = self._offset + node.sums[2], _best(node.sums)
         frames, confidences = [], []
         while emission is not None:
             frames.append(emission.frame)
             confidences.append(math.exp(emission.log_prob))
             emission = emission.previous
         found = Hypothesis(node.tokens(), ctc_score, ctc_score, tuple(frames[::-1]), tuple(confidences[::-1]))
+        found = found._replace(alignment_score=self._offset + best)
         return self._scorers.scored(found, node.score, is_final) if self._is_scored else found
 
 

@@ -18,10 +18,11 @@ class GrammarSearch:
     """A beam search within a grammar, without the hypotheses that the model would not have found without the grammar.
 
     The *grammar gap* of a hypothesis is the log-probability of the most probable token of each frame, summed over the
-    frames, minus the hypothesis's CTC score, divided by the larger number of tokens of the two: the nats per token that
-    the grammar costs. Silence does not count, because both agree in it. Hypotheses with a larger gap than `threshold`
-    are left out; the confidences of the others are multiplied by exp(-gap). If none is left, the text is empty. No
-    token is final before the segment closes, because the whole sentence may still be rejected.
+    frames, minus that of the hypothesis's best alignment, divided by the larger number of tokens of the two: the nats
+    per token that the grammar costs. It is 0 if greedy search finds the same text, however long the silence. Hypotheses
+    with a larger gap than `threshold` are left out; the confidences of the others are multiplied by exp(-gap). If none
+    is left, the text is empty. No token is final before the segment closes, because the whole sentence may still be
+    rejected.
 
     Args:
         search: a beam search whose scorers contain a grammar.
@@ -81,10 +82,11 @@ class GrammarSearch:
     def _accepted(self, found: Sequence[Hypothesis]) -> list[Hypothesis]:
         judged = [self._judged(hypothesis) for hypothesis in found if hypothesis.score > -math.inf]
         kept = [each for each in judged if not each.ids or each.grammar_gap <= self._threshold]
-        return kept or [self._judged(Hypothesis((), self._blank, self._blank, (), ()))]
+        silence = Hypothesis((), self._blank, self._blank, (), (), alignment_score=self._blank)
+        return kept or [self._judged(silence)]
 
     def _judged(self, hypothesis: Hypothesis) -> Hypothesis:
-        gap = (self._best - hypothesis.ctc_score) / max(1, self._tokens, len(hypothesis.ids))
+        gap = (self._best - hypothesis.alignment_score) / max(1, self._tokens, len(hypothesis.ids))
         if gap <= 0.0:
             return hypothesis
         trust = math.exp(-gap)
