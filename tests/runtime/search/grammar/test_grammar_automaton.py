@@ -157,6 +157,14 @@ def test_texts_are_within_the_grammar_exactly_if_they_begin_a_sentence(kind: str
 
 
 @pytest.mark.parametrize("kind", VOCABULARIES)
+@pytest.mark.parametrize(
+    "body", ["a <VOID> | a b", "(/3/ a | /1/ b)+ [ab]", "(a (/1/ b <VOID> | /3/ <NULL>))*", "(a b)* a"]
+)
+def test_texts_of_chosen_grammars(body: str, kind: str) -> None:
+    assert agrees_with_enumeration(body, kind)
+
+
+@pytest.mark.parametrize("kind", VOCABULARIES)
 def test_results_do_not_depend_on_forgotten_states(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grammar_automaton, "MOST_KEPT", 1)
     assert agrees_with_enumeration("(/3/ a (b | ab)+ | /1/ [ab] a)* b", kind)
