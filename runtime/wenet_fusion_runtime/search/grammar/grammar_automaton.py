@@ -24,6 +24,9 @@ class GrammarState:
         end: the same for a text that ends here; -inf: a sentence cannot end here.
         after_boundary: whether a word may begin here, so that a boundary changes nothing.
         steps: the steps that were computed so far.
+
+    >>> GrammarState({3: [(0.0, 1)]}, end=0.0, after_boundary=False).reads
+    {3: [(0.0, 1)]}
     """
 
     __slots__ = ("after_boundary", "end", "reads", "steps")
