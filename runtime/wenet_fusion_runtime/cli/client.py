@@ -23,10 +23,10 @@ from wenet_fusion_runtime.audio.resampling import CANCELLED, ChannelMixer, Resam
 from wenet_fusion_runtime.cli.client_display import ClientDisplay
 from wenet_fusion_runtime.cli.command import PROGRAM, Commands, add_command, extra_needed
 from wenet_fusion_runtime.cli.endpoint_arguments import add_endpoint_arguments, given_endpoint
-from wenet_fusion_runtime.cli.grammar_arguments import add_grammar_argument
 from wenet_fusion_runtime.cli.hot_word_files import HotWordFiles
 from wenet_fusion_runtime.cli.search_arguments import (
     add_context_argument,
+    add_grammar_argument,
     add_hot_word_arguments,
     given_hot_words,
     read_context,

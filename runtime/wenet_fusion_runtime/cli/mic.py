@@ -50,7 +50,6 @@ def add(commands: Commands) -> None:
         [
             "final.zip",
             "final.zip --device usb --save talk.wav --latency",
-            "final.zip --grammar commands.txt --rule2_seconds 0.6",
             f"{PIPE_FORM.replace('MODEL', 'final.zip')}",
         ],
     )

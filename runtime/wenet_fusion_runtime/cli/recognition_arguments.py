@@ -12,13 +12,14 @@ from wenet_fusion_runtime.cli.endpoint_arguments import (
     seconds_or_off,
     shown_seconds,
 )
-from wenet_fusion_runtime.cli.grammar_arguments import add_grammar_arguments, with_grammar
 from wenet_fusion_runtime.cli.search_arguments import (
     add_context_argument,
+    add_grammar_arguments,
     add_search_arguments,
     read_context,
     search_options,
     usable_hot_words,
+    with_grammar,
 )
 from wenet_fusion_runtime.model.model_file import load_model
 from wenet_fusion_runtime.results.formatters import load_formatter
