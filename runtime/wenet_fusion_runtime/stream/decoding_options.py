@@ -45,11 +45,11 @@ class DecodingOptions:
     language_model: LanguageModel | None = None  # scores words; None: no language model
     lm_weight: float = 0.5  # weight of the language model's log-probabilities
     word_bonus: float = 0.0  # nats added per word that the language model scores
-    grammar: Grammar | None = None  # the sentences that may be found; None: any text
-    grammar_threshold: float = DEFAULT_THRESHOLD  # reject sentences that cost more nats per token; inf: none
     endpoint: EndpointRules = EndpointRules()  # when segments close
     commit_seconds: float | None = None  # words this old are final; None: final once all hypotheses agree on them
     formatter: Formatter | None = None  # rewrites the text of a closed segment; see `load_formatter`
+    grammar: Grammar | None = None  # the sentences that may be found; None: any text
+    grammar_threshold: float = DEFAULT_THRESHOLD  # reject sentences that cost more nats per token; inf: none
 
     def __post_init__(self) -> None:
         if self.mode is not None and self.mode not in SEARCH_MODES:
