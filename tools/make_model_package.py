@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wenet_fusion_runtime.console import HelpFormatter, run_main
-from wenet_fusion_runtime.files import file_sha256, write_text
-from wenet_fusion_runtime.model.metadata import ONNX
+from wenet_fusion_runtime.files import file_sha256, read_lines, replacing_set, write_text
+from wenet_fusion_runtime.model.metadata import KINDS, ONNX
 from wenet_fusion_runtime.model.model_file import read_meta
+from wenet_fusion_runtime.search.language_models.language_model import load_language_model
 from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 from wenet_fusion_runtime.stream.installed_model import DESCRIPTION, PACKAGE
 
@@ -40,32 +41,50 @@ _DEFAULTS = DecodingOptions()
 
 
 def make_package(options: argparse.Namespace) -> Path:
-    """Write the package's folder.
+    """Write the package's folder; an earlier package stays as it is until the new one is complete.
 
     Raises:
-        OSError, ValueError: a file is missing, is no exported model, or the folder holds something else.
+        OSError, ValueError: a file is missing, is no exported model or language model, or the folder holds something
+            else.
     """
     meta = read_meta(options.model)
+    if meta.kind not in KINDS:
+        raise ValueError(f"{options.model}: is a {meta.kind} model; a package holds a file of wenet-fusion export")
     folder = options.output / PACKAGE
     if options.output.exists() and any(options.output.iterdir()) and not (folder / DESCRIPTION).exists():
         raise FileExistsError(f"{options.output}: holds something else than a model package; give another --output")
-    card = None if options.card is None else options.card.read_text(encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    record: dict[str, object] = {"file": "model" + options.model.suffix, "language_model": None}
-    shutil.copyfile(options.model, folder / str(record["file"]))
+    card = None if options.card is None else "".join(f"{line}\n" for line in read_lines(options.card))
+    weights = _weights(options)
+    record: dict[str, object] = {"file": "model" + options.model.suffix, "language_model": None, **weights}
+    sources = {str(record["file"]): options.model}
     if options.language_model is not None:
         record["language_model"] = "language_model" + "".join(options.language_model.suffixes[-2:])
-        shutil.copyfile(options.language_model, folder / str(record["language_model"]))
-    record |= {"lm_weight": options.lm_weight, "word_bonus": options.word_bonus}
-    record |= {"sha256": file_sha256(options.model)}
-    write_text(folder / DESCRIPTION, json.dumps(record, indent=2) + "\n")
-    write_text(folder / "__init__.py", '"""A model for wenet-fusion-runtime: see README.md."""\n')
+        sources[str(record["language_model"])] = options.language_model
+    record["sha256"] = file_sha256(options.model)
+    earlier = [path.name for path in folder.iterdir() if path.is_file()] if folder.exists() else []
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing_set(folder, [DESCRIPTION, *sorted({"__init__.py", *sources, *earlier} - {DESCRIPTION})]) as new:
+        for name, source in sources.items():
+            shutil.copyfile(source, new / name)
+        write_text(new / DESCRIPTION, json.dumps(record, indent=2) + "\n")
+        write_text(new / "__init__.py", '"""A model for wenet-fusion-runtime: see README.md."""\n')
     write_text(options.output / "README.md", card or f"# {options.name}\n\nMade from {options.model.name}.\n")
     extra = "onnx" if meta.kind == ONNX else "torch"
     project = _PROJECT.format(name=options.name, version=options.version, extra=extra, package=PACKAGE)
     write_text(options.output / "pyproject.toml", project)
     return folder
+
+
+def _weights(options: argparse.Namespace) -> dict[str, float]:
+    """Return the decoding weights for the package's description, after a check of them and of the language model."""
+    names = ("lm_weight", "word_bonus")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if given and options.language_model is None:
+        raise ValueError(f"--{' and --'.join(given)}: no effect without --language_model FILE")
+    if options.language_model is not None:
+        load_language_model(options.language_model)
+    checked = DecodingOptions(**given)
+    return {name: getattr(checked, name) for name in names}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,15 +97,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("model", type=Path, help="exported file, best one of --format onnx --precision int8")
     parser.add_argument("--language_model", type=Path, metavar="FILE", help="word n-gram model: ARPA, may be gzip")
-    parser.add_argument("--lm_weight", type=float, default=_DEFAULTS.lm_weight, help="its weight")
-    parser.add_argument("--word_bonus", type=float, default=_DEFAULTS.word_bonus, help="bonus per word, nats")
+    parser.add_argument("--lm_weight", type=float, metavar="W", help=f"its weight (default: {_DEFAULTS.lm_weight:g})")
+    parser.add_argument(
+        "--word_bonus", type=float, metavar="NATS", help=f"added per word (default: {_DEFAULTS.word_bonus:g})"
+    )
     parser.add_argument("--card", type=Path, metavar="FILE", help="model card in Markdown, which becomes the README")
     parser.add_argument("--name", default="wenet-fusion-model", help="name of the distribution")
     parser.add_argument("--version", default="0.1.0", help="version of the distribution")
     parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder to write")
     options = parser.parse_args(arguments)
     folder = make_package(options)
-    megabytes = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
+    megabytes = sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) / 1e6
     print(f"{options.output}: {options.name} {options.version}, {megabytes:.1f} MB")
     print(f"install it with: pip install {options.output}")
     return 0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
 from wenet_fusion_runtime.cli import client, info, mic, serve, transcribe
 from wenet_fusion_runtime.cli.command import PROGRAM
-from wenet_fusion_runtime.cli.model_argument import with_installed_model
-from wenet_fusion_runtime.console import HelpFormatter, exit_status, print_error
+from wenet_fusion_runtime.cli.model_argument import parse_with_installed_model
+from wenet_fusion_runtime.console import TRACEBACK_VARIABLE, HelpFormatter, exit_status, print_error
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,12 +29,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        completed = with_installed_model(sys.argv[1:] if arguments is None else arguments)
+        options = parse_with_installed_model(build_parser(), given)
     except (OSError, ValueError) as error:
+        if "--traceback" in given or os.environ.get(TRACEBACK_VARIABLE) == "1":
+            raise
         print_error(error)
         return 1
-    options = build_parser().parse_args(completed)
     return exit_status(lambda: options.run(options), options.traceback)
 
 

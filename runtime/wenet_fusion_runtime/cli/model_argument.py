@@ -2,53 +2,73 @@
 
 from __future__ import annotations
 
+import argparse
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from wenet_fusion_runtime.cli.command import Commands
 from wenet_fusion_runtime.model.wenet.wenet_files import model_paths
-from wenet_fusion_runtime.search.modes import GREEDY
 from wenet_fusion_runtime.stream.installed_model import installed_model
 
 _TRANSCRIBE, _INFO = "transcribe", "info"
 _COMMANDS = (_TRANSCRIBE, "mic", "serve", _INFO)
-_NEED_NO_MODEL = {"-h", "--help", "--list_devices"}
+_PRINTS_AND_EXITS = {"help", "list_devices"}
 _SUFFIXES = (".zip", ".onnx", ".pt", ".pt2")
 
 
-def with_installed_model(arguments: Sequence[str]) -> list[str]:
-    """Add the installed model, with its language model and weights, to a command line that names no model.
+def parse_with_installed_model(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line; if it names no MODEL, the installed model and its language model are used.
 
-    A word counts as a model if it ends like an exported file, is an archive, or is a folder that holds a model. Without
-    an installed model, a command line is returned as it is if it may be complete.
+    The first positional argument of `transcribe` is a MODEL if it ends like an exported file, is an archive, or is a
+    folder that holds a model. Without an installed model, two or more positional arguments begin with the MODEL.
 
     Args:
+        parser: the program's parser.
         arguments: the command and its arguments.
 
     Raises:
         FileNotFoundError: the command needs a model, and none is named or installed.
         ValueError: the installed package is damaged.
     """
-    given = list(arguments)
-    if not given or given[0] not in _COMMANDS or _NEED_NO_MODEL & set(given) or any(map(_is_model, given[1:])):
-        return given
-    command, *rest = given
-    words = [each for each in rest if not each.startswith("-")]
-    first_is_word = bool(rest) and not rest[0].startswith("-")
-    if command != _TRANSCRIBE and first_is_word:
-        return given  # a wrong MODEL, which its command reports
+    commands = next(action.choices for action in parser._actions if isinstance(action, Commands))
+    command, *rest = arguments or [""]
+    words = _positional(commands[command], rest) if command in _COMMANDS else None
+    if words is None or (words and (command != _TRANSCRIBE or _is_model(words[0]))):
+        return parser.parse_args(arguments)
     try:
         installed = installed_model()
     except FileNotFoundError:
-        if len(words) > (command == _TRANSCRIBE):
-            return given
+        if len(words) > 1:
+            return parser.parse_args(arguments)
         raise
-    added = [str(installed.path)]
-    uses_words = command != _INFO and GREEDY not in rest and not any(each.startswith("--lang") for each in rest)
-    if installed.language_model is not None and uses_words:
-        added += ["--language_model", str(installed.language_model)]
-        added += ["--lm_weight", str(installed.lm_weight), "--word_bonus", str(installed.word_bonus)]
-    return [command, *added, *rest]
+    options = parser.parse_args([command, str(installed.path), *rest])
+    if command == _INFO or options.language_model is not None:
+        return options
+    options.language_model = installed.language_model_for(options.mode)
+    if options.language_model is not None:
+        options.lm_weight = installed.lm_weight if options.lm_weight is None else options.lm_weight
+        options.word_bonus = installed.word_bonus if options.word_bonus is None else options.word_bonus
+    return options
+
+
+def _positional(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> list[str] | None:
+    """Return the arguments that are neither options nor their values; None if an option only prints and exits."""
+    words, rest = list[str](), iter(arguments)
+    for each in rest:
+        if each == "--":
+            return [*words, *rest]
+        if each == "-" or not each.startswith("-"):
+            words.append(each)
+            continue
+        name, equals, _ = each.partition("=")
+        options = parser._option_string_actions
+        found = options.get(name) or next((options[other] for other in options if other.startswith(name)), None)
+        if found is not None and found.dest in _PRINTS_AND_EXITS:
+            return None
+        if found is not None and found.nargs != 0 and not equals:
+            next(rest, None)
+    return words
 
 
 def _is_model(word: str) -> bool:
@@ -56,6 +76,7 @@ def _is_model(word: str) -> bool:
     if path.suffix in _SUFFIXES:
         return True
     try:
-        return bool(path.is_dir() and model_paths(path)) or zipfile.is_zipfile(path)
+        # A pipe is not opened: its writer would fail when it is closed again.
+        return bool(path.is_dir() and model_paths(path)) or (path.is_file() and zipfile.is_zipfile(path))
     except OSError:
         return False

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from wenet_fusion_runtime.files import parse_json
 from wenet_fusion_runtime.search.language_models.language_model import load_language_model
+from wenet_fusion_runtime.search.modes import SEARCH_MODES
 from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 from wenet_fusion_runtime.stream.recognizer import Recognizer
 
@@ -32,14 +33,25 @@ class InstalledModel:
     lm_weight: float
     word_bonus: float
 
+    def language_model_for(self, mode: str | None) -> Path | None:
+        """Return the language model; None if there is none, or if it cannot change the text in a search mode.
+
+        Args:
+            mode: one of MODES; None: the model's default.
+        """
+        return self.language_model if mode is None or SEARCH_MODES[mode].has_alternatives else None
+
     def recognizer(self, options: DecodingOptions = DecodingOptions()) -> Recognizer:
-        """Load the model and, unless the options name another one, its language model.
+        """Load the model and its language model with its weights.
+
+        The options' own language model is used instead if they have one; see also `language_model_for`.
 
         Raises:
             OSError, ValueError, ImportError: see `Recognizer` and `load_language_model`.
         """
-        if self.language_model is not None and options.language_model is None:
-            loaded = load_language_model(self.language_model)
+        path = self.language_model_for(options.mode)
+        if path is not None and options.language_model is None:
+            loaded = load_language_model(path)
             options = replace(options, language_model=loaded, lm_weight=self.lm_weight, word_bonus=self.word_bonus)
         return Recognizer(self.path, options)
 

@@ -1,8 +1,10 @@
 """Commands without a MODEL use the installed package; tools/make_model_package.py makes it."""
 
+import argparse
 import gzip
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -11,8 +13,8 @@ import pytest
 import soundfile
 from support.runtime.fake_model import SAMPLE_RATE, SAVERS, speak
 from wenet_fusion_runtime import DecodingOptions, installed_model
-from wenet_fusion_runtime.cli.__main__ import main
-from wenet_fusion_runtime.cli.model_argument import with_installed_model
+from wenet_fusion_runtime.cli.__main__ import build_parser, main
+from wenet_fusion_runtime.cli.model_argument import parse_with_installed_model
 
 ARPA = """\\data\\
 ngram 1=4
@@ -61,40 +63,97 @@ def test_an_installed_model_is_found_with_its_weights(package: Path, files: Path
     assert options.language_model is not None and list(options.language_model.words) == ["a"]
 
 
+def parsed(*arguments: str) -> argparse.Namespace:
+    return parse_with_installed_model(build_parser(), arguments)
+
+
 @pytest.mark.parametrize("command", ["transcribe", "mic", "serve", "info"])
 def test_a_command_without_a_model_gets_the_installed_one(package: Path, command: str) -> None:
-    rest = ["speech.wav"] if command == "transcribe" else ["--traceback"]
-    words = ["--language_model", f"{package}/language_model.arpa.gz", "--lm_weight", "0.25", "--word_bonus", "0.5"]
-    added = [f"{package}/model.zip", *(words if command != "info" else [])]
-    assert with_installed_model([command, *rest]) == [command, *added, *rest]
+    options = parsed(command, *(["speech.wav"] if command == "transcribe" else []), "--traceback")
+    assert options.model == package / "model.zip" and options.traceback
+    if command != "info":
+        found = (options.language_model, options.lm_weight, options.word_bonus)
+        assert found == (package / "language_model.arpa.gz", 0.25, 0.5)
+    assert command != "transcribe" or options.files == [Path("speech.wav")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "recordings"),
+    [
+        (["a.wav", "b.wav"], ["a.wav", "b.wav"]),
+        (["a.wav", "x.zip", "--output", "all.zip"], ["a.wav", "x.zip"]),  # only the first word can be the MODEL
+        (["--output=all.zip", "--outp", "all.zip", "a.wav"], ["a.wav"]),
+        (["--chunk", "8", "--", "-a.wav"], ["-a.wav"]),
+        (["Aufnahme 1 ä.wav"], ["Aufnahme 1 ä.wav"]),
+    ],
+)
+def test_all_words_are_recordings_if_the_first_is_no_model(
+    package: Path, arguments: list[str], recordings: list[str]
+) -> None:
+    options = parsed("transcribe", *arguments)
+    assert options.model == package / "model.zip" and options.files == [Path(each) for each in recordings]
 
 
 @pytest.mark.usefixtures("package")
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "model"),
     [
-        ["transcribe", "other.zip", "speech.wav"],
-        ["transcribe", "--chunk", "8", "{files}/plain", "speech.wav"],
-        ["mic", "--chunk", "8", "other.zip"],
-        ["mic", "wrong.yaml"],
-        ["mic", "--list_devices"],
-        ["serve", "--help"],
-        ["client", "speech.wav"],
-        ["--version"],
-        [],
+        (["transcribe", "other.zip", "speech.wav"], "other.zip"),
+        (["transcribe", "--chunk", "8", "{files}/plain", "speech.wav"], "{files}/plain"),
+        (["transcribe", "{files}/wenet", "speech.wav", "--mode=ctc_greedy_search"], "{files}/wenet"),
+        (["mic", "--chunk", "8", "other.zip"], "other.zip"),
+        (["mic", "--chunk", "8", "wrong.yaml"], "wrong.yaml"),
+        (["serve", "wrong.yaml", "--port", "0"], "wrong.yaml"),
     ],
 )
-def test_a_command_with_a_model_is_unchanged(files: Path, arguments: list[str]) -> None:
+def test_a_named_model_is_used_without_the_installed_language_model(
+    files: Path, arguments: list[str], model: str
+) -> None:
+    (files / "wenet").mkdir()
+    (files / "wenet" / "final.zip").touch()
     (files / "model.zip").rename(files / "plain")  # an archive is a model under any name
-    given = [each.replace("{files}", str(files)) for each in arguments]
-    assert with_installed_model(given) == given
+    options = parsed(*(each.replace("{files}", str(files)) for each in arguments))
+    assert options.model == Path(model.replace("{files}", str(files)))
+    assert options.language_model is None and options.lm_weight is None and options.word_bonus is None
+
+
+@pytest.mark.parametrize("arguments", [["mic", "--list_dev"], ["serve", "--help"], ["info", "-h"], ["--help"], []])
+def test_help_and_the_list_of_devices_need_no_model(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wenet_fusion_runtime.cli.model_argument.installed_model", None)
+    with pytest.raises(SystemExit):
+        parsed(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("option", "language_model", "weight"),
+    [
+        (["--mode", "ctc_greedy_search"], None, None),
+        (["--mode=ctc_greedy_search"], None, None),
+        (["--language_model", "mine.arpa"], "mine.arpa", None),
+        (["--la=mine.arpa"], "mine.arpa", None),
+        (["--lm_weight", "0.75"], "{package}/language_model.arpa.gz", 0.75),
+        (["--mode", "ctc_greedy_search", "--mode", "ctc_prefix_beam_search"], "{package}/language_model.arpa.gz", 0.25),
+    ],
+)
+def test_options_replace_the_installed_language_model_and_its_weights(
+    package: Path, option: list[str], language_model: str | None, weight: float | None
+) -> None:
+    options = parsed("transcribe", "speech.wav", *option)
+    expected = None if language_model is None else Path(language_model.replace("{package}", str(package)))
+    assert (options.language_model, options.lm_weight) == (expected, weight)
+    assert options.word_bonus == (0.5 if weight else None)
+
+
+def test_greedy_search_in_python_uses_no_language_model(package: Path) -> None:
+    options = installed_model().recognizer(DecodingOptions(mode="ctc_greedy_search")).options
+    assert options.language_model is None
 
 
 @pytest.mark.usefixtures("package")
-@pytest.mark.parametrize("option", [["--mode", "ctc_greedy_search"], ["--language_model", "mine.arpa"]])
-def test_the_language_model_is_left_out_where_it_does_not_belong(option: list[str]) -> None:
-    found = with_installed_model(["transcribe", "speech.wav", *option])
-    assert sum(each.endswith(".arpa.gz") for each in found) == 0 and found[2:] == ["speech.wav", *option]
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_named_pipes_are_not_opened_in_search_of_a_model(files: Path) -> None:
+    os.mkfifo(files / "pipe")
+    assert parsed("transcribe", str(files / "pipe")).files == [files / "pipe"]  # opening it would wait for a writer
 
 
 def test_files_are_transcribed_without_naming_a_model(
@@ -109,7 +168,9 @@ def test_files_are_transcribed_without_naming_a_model(
     assert main(["info"]) == 0 and "wenet_fusion_model" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["transcribe", "speech.wav"], ["mic"], ["serve", "--traceback"], ["info"]])
+@pytest.mark.parametrize(
+    "arguments", [["transcribe", "speech.wav", "--chunk", "8"], ["mic", "--seconds", "5"], ["serve"], ["info"]]
+)
 def test_without_an_installed_model_the_remedy_is_told(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -117,6 +178,10 @@ def test_without_an_installed_model_the_remedy_is_told(
     monkeypatch.setattr("wenet_fusion_runtime.stream.installed_model.find_spec", lambda name: None)
     assert main(arguments) == 1
     assert "no model is installed (the package wenet_fusion_model): name a file" in capsys.readouterr().err
+    with pytest.raises(FileNotFoundError):
+        main([*arguments, "--traceback"])
+    with pytest.raises(SystemExit):  # which tells that FILE is missing
+        main(["transcribe", "model.zip"])
 
 
 @pytest.mark.parametrize(
@@ -151,3 +216,29 @@ def test_a_package_replaces_only_a_package(package: Path, files: Path) -> None:
     assert make_model_package.main([*again, "--card", str(files / "card.md"), "--version", "2.0"]) == 0
     assert (package.parent / "README.md").read_text() == "# A card\n"
     assert 'version = "2.0"' in (package.parent / "pyproject.toml").read_text()
+
+
+def test_a_package_is_replaced_whole_or_not_at_all(package: Path, files: Path) -> None:
+    before = {path.name: path.read_bytes() for path in package.iterdir()}
+    own = [str(package / "model.zip"), "--output", str(package.parent)]
+    (files / "wrong.arpa").write_text("no language model")
+    for wrong, message in (
+        (["--language_model", str(files / "missing.arpa")], "missing.arpa"),
+        (["--language_model", str(files / "wrong.arpa")], "wrong.arpa"),
+        (["--word_bonus", "1"], "--word_bonus: no effect without --language_model FILE"),
+        (["--language_model", str(package / "language_model.arpa.gz"), "--lm_weight=-1"], "lm_weight must be 0 to"),
+    ):
+        with pytest.raises((OSError, ValueError), match=message):
+            make_model_package.main([*own, *wrong])
+    assert {path.name: path.read_bytes() for path in package.iterdir()} == before
+    language_model = str(package / "language_model.arpa.gz")  # the package's own files are not lost
+    assert make_model_package.main([*own, "--language_model", language_model, "--lm_weight", "0.75"]) == 0
+    assert installed_model().lm_weight == 0.75
+    after = {path.name: path.read_bytes() for path in package.iterdir()}
+    assert {**before, "model.json": b""} == {**after, "model.json": b""}
+
+
+def test_models_of_wenet_are_refused(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(make_model_package, "KINDS", ())
+    with pytest.raises(ValueError, match=r"model.zip: is a .* model; a package holds a file of wenet-fusion export"):
+        make_model_package.main([str(files / "model.zip"), "--output", str(files / "new")])
