@@ -46,16 +46,20 @@ def run_commands(root: Path, environment: dict[str, str], *options: str) -> subp
     return subprocess.run(command, cwd=root.parent, env=environment, capture_output=True, text=True, timeout=900)
 
 
-@pytest.mark.slow
-def test_texts_become_speech_and_a_model(tmp_path: Path, environment: dict[str, str]) -> None:
-    root, corpus = tmp_path / "clone", tmp_path / "corpora" / "english"
-    clone_recipe(root, COMMANDS)
+def write_english(corpus: Path) -> None:
     for seed, (name, speakers) in enumerate({"train": 24, "dev": 4}.items()):
         write_corpus(corpus / name, 2 * speakers, seed=seed)
         keys = [line.split()[0] for line in (corpus / name / "wav.scp").read_text().splitlines()]
         (corpus / name / "utt2spk").write_text(
             "".join(f"{key} {name}{number % speakers:02d}\n" for number, key in enumerate(keys))
         )
+
+
+@pytest.mark.slow
+def test_texts_become_speech_and_a_model(tmp_path: Path, environment: dict[str, str]) -> None:
+    root = tmp_path / "clone"
+    clone_recipe(root, COMMANDS)
+    write_english(tmp_path / "corpora" / "english")
     options = ["--data", "corpora", "--speech", "speech", "--synthesizers", "flite=0.02", "--whisper", "",
         "--foreign_hours", "0", "--sound_hours", "0.01", "--test_sets", "english_dev", "--average_num", "1",
         "--vocab_size", "60", "--chunkings", "full 8/8", "--overrides", SIZES,
@@ -71,6 +75,34 @@ def test_texts_become_speech_and_a_model(tmp_path: Path, environment: dict[str, 
     assert again.returncode == 0 and again.stdout.count("done before with the same settings") == 10
 
 
+@pytest.mark.slow
+def test_new_words_are_spoken_and_test_texts_are_not_in_the_language_model(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    root, speech = tmp_path / "a clone", tmp_path / "speech"
+    clone_recipe(root, COMMANDS)
+    write_english(tmp_path / "corpora" / "english")
+    options = ["--data", "corpora", "--speech", "speech", "--synthesizers", "flite=0.004", "--whisper", "",
+        "--foreign_hours", "0", "--sound_hours", "0"]  # fmt: skip
+    done = run_commands(root, environment, *options, "--stop_stage", "0")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    (speech / "texts" / "test_voices.tsv").write_text("words\tSECRET\n")
+    (speech / "texts" / "foreign.tsv").write_text("foreign-de\tLicht an\n")
+    (speech / "flite" / "kept").write_text("")  # of an earlier run with Whisper
+    grammar = root / COMMANDS / "conf" / "grammar.yaml"
+    grammar.write_text(
+        grammar.read_text().replace('"yes", "no", "up"', '"abracadabra"').replace("words: 14", "words: 999")
+    )
+    done = run_commands(root, environment, *options, "--stop_stage", "3")  # optional corpora and sets may be missing
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    texts = [line.split("\t")[1] for line in (speech / "texts" / "flite.tsv").read_text().splitlines()]
+    lines = (speech / "flite" / "text").read_text().splitlines()
+    assert [line.split(maxsplit=1)[1] for line in lines] == texts[: len(lines)]
+    assert set(lines) <= set((root / COMMANDS / "data" / "train" / "text").read_text().splitlines())
+    assert (root / COMMANDS / "data" / "text" / "lm.txt").read_text().splitlines() == texts
+    assert (root / COMMANDS / "data" / "english_dev" / "data.list").is_file()
+
+
 def test_wrong_options_are_refused(tmp_path: Path, environment: dict[str, str]) -> None:
     clone_recipe(tmp_path / "clone", COMMANDS)
     done = run_commands(tmp_path / "clone", environment, "--synthesizers", "hal=9000")
@@ -78,3 +110,8 @@ def test_wrong_options_are_refused(tmp_path: Path, environment: dict[str, str]) 
     assert "error: --synthesizers hal=9000: give NAME=HOURS with hibari, kokoro, flite or festival" in done.stderr
     done = run_commands(tmp_path / "clone", environment)
     assert done.returncode == 1 and "error: --data is missing: give the folder that holds english/" in done.stderr
+    done = run_commands(tmp_path / "clone", environment, "--data", str(tmp_path / "no where"))
+    assert done.returncode == 1 and "no where/english/train/wav.scp is missing or empty: the README says" in done.stderr
+    write_english(tmp_path / "corpora" / "english")
+    done = run_commands(tmp_path / "clone", environment, "--data", "corpora", "--synthesizers", "flite=1 kokoro=1")
+    assert done.returncode == 1 and "error: --kokoro '': holds no kokoro.onnx" in done.stderr

@@ -60,6 +60,36 @@ def test_an_interrupted_run_goes_on_to_the_same_files(tmp_path: Path) -> None:
     assert all(soundfile.info(path).samplerate == 16000 for path in read_table(whole / "wav.scp").values())
 
 
+def test_only_changed_texts_are_spoken_again(tmp_path: Path) -> None:
+    texts, output = write_texts(tmp_path), tmp_path / "set"
+    speak_texts.speak_all(Beeper(), texts, 7, 0, output)
+    for number in range(5):
+        (output / "audio" / "000" / f"{number:06d}.whisper").write_text("0.000 \n")
+    texts.write_text(texts.read_text().replace("ONE TWO", "ONE TWO THREE").replace("abre", "cierra"))
+    again = Beeper()
+    speak_texts.speak_all(again, texts, 7, 0, output)
+    assert [text.rstrip(".").replace(",", "") for text, _ in again.calls] == ["one two three", "cierra la puerta"]
+    judged = sorted(path.stem for path in output.rglob("*.whisper"))
+    assert judged == ["000000", "000003", "000004"]  # the verdict on the earlier audio is gone
+    fresh = tmp_path / "fresh" / "set"
+    speak_texts.speak_all(Beeper(), texts, 7, 0, fresh)
+    for path in output.rglob("*.whisper"):
+        path.unlink()
+    whole, changed = content(fresh), content(output)
+    assert whole == changed
+    (output / "audio" / "000" / "000000.voice").write_text("voice1 1.5\n")  # as earlier versions wrote it
+    assert speak_texts.speak_all(Beeper(fails_after=0), texts, 7, 0, output) > 1.5
+
+
+def test_failures_name_the_text(tmp_path: Path) -> None:
+    class Mute(Beeper):
+        def speak(self, text: str, language: str, rng: np.random.Generator) -> Spoken:
+            return Spoken(np.zeros(800, np.float32), 8000, "mute")
+
+    with pytest.raises(ValueError, match=r"texts.tsv:1: the synthesizer returned silence; change or remove 'STOP'"):
+        speak_texts.speak_all(Mute(), write_texts(tmp_path), 0, 0, tmp_path / "set")
+
+
 def test_foreign_speech_has_no_transcript(tmp_path: Path) -> None:
     beeper = Beeper()
     speak_texts.speak_all(beeper, write_texts(tmp_path), 0, 0, tmp_path / "set")
@@ -84,6 +114,9 @@ def test_missing_commands_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_wrong_input_is_refused(tmp_path: Path) -> None:
     (tmp_path / "texts.tsv").write_text("words\tA\nno kind\n")
     with pytest.raises(ValueError, match=r'texts.tsv:2: is not "KIND<tab>TRANSCRIPT"'):
+        list(speak_texts.utterances(tmp_path / "texts.tsv"))
+    (tmp_path / "texts.tsv").write_text("words\t \n")
+    with pytest.raises(ValueError, match=r'texts.tsv:1: is not "KIND<tab>TRANSCRIPT"'):
         list(speak_texts.utterances(tmp_path / "texts.tsv"))
     with pytest.raises(ValueError, match="returned silence"):
         speak_texts.with_pauses(np.zeros(100, np.float32), np.random.default_rng(0))
@@ -180,12 +213,13 @@ def test_sets_share_no_speaker_and_leave_rejected_speech_out(tmp_path: Path) -> 
             soundfile.write(recordings / f"{digit}_{speaker}_0.wav", np.full(800, 0.1), 8000)
     kaldi_folder(speech / "hibari", {f"h{number}": "v" for number in range(4)})
     (speech / "hibari" / "kept").write_text("h0\nh2\n")
-    for name in ("test_voices", "dev_voices", "sounds"):
+    (recordings / "notes.wav").touch()  # has another name than a digit's
+    for name in ("test_voices", "test_mine", "dev_voices", "sounds"):
         kaldi_folder(speech / name, {f"{name}-0": name})
     arguments = [str(data), str(speech), "--local", str(tmp_path / "local"), "--output", str(output)]
     assert divide_corpora.main(arguments) == 0
     sets = {path.parent.name: read_table(path) for path in output.glob("*/utt2spk")}
-    assert set(sets) == {"train", "dev", "english_dev", "strings", "words", "digits", "voices"}
+    assert set(sets) == {"train", "dev", "english_dev", "strings", "words", "digits", "voices", "mine"}
     held_out = {speaker for name in set(sets) - {"train"} for speaker in sets[name].values()}
     assert not held_out & set(sets["train"].values())
     assert {"s05", "s17", "yweweler", "dev_voices"} == set(sets["dev"].values())
@@ -196,3 +230,23 @@ def test_sets_share_no_speaker_and_leave_rejected_speech_out(tmp_path: Path) -> 
     texts = read_table(output / "train" / "text")
     joined = {key: text for key, text in texts.items() if key.startswith("digits-")}
     assert {word for text in joined.values() for word in text.split()} == {"ZERO", "ONE", "TWO"}
+
+
+def test_incomplete_corpora_are_refused(tmp_path: Path) -> None:
+    data, speech = tmp_path / "corpora", tmp_path / "speech"
+    kaldi_folder(data / "english" / "train", {"u0": "s0", "u1": "s1"})
+    kaldi_folder(data / "english" / "dev", {"d0": "x"})
+    arguments = [str(data), str(speech), "--local", str(tmp_path / "local"), "--output", str(tmp_path / "data")]
+    with pytest.raises(ValueError, match=r"train: has 2 speakers, too few for a dev set.* add speakers"):
+        divide_corpora.main(arguments)
+    (data / "english" / "train" / "text").write_text("u0 WORD\n")
+    with pytest.raises(ValueError, match=r"train/text: lacks u1, which is in wav.scp; add its transcript"):
+        divide_corpora.main(arguments)
+
+
+def test_commands_that_fail_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "flite").write_text("#!/bin/sh\necho no such voice >&2\nexit 3\n")
+    (tmp_path / "flite").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(ValueError, match="flite fails with status 3: no such voice"):
+        open_synthesizer("flite").speak("go", "en", np.random.default_rng(0))

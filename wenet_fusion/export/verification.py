@@ -12,7 +12,7 @@ from wenet_fusion_runtime.stream.offline import offline_step
 # Largest allowed difference, relative to the largest value; int8 is judged by its error rate instead. float16 rounds
 # each weight by up to 5e-4 of its value: the outputs of a correct model differed by 1.6e-3 with SSE kernels.
 FLOAT32_TOLERANCE, FLOAT16_TOLERANCE = 1e-4, 4e-3
-FAINT_NOISE = np.float32(3e-5)  # one step of 16-bit samples
+FAINT_NOISE = np.float32(3e-5)  # standard deviation: one step of 16-bit samples
 GENERATED_SECONDS = 7.3  # ends within a chunk and within a frame
 
 

@@ -42,18 +42,40 @@ num_gpus=1                      # number of training processes on this host, one
 average_num=5                   # number of last checkpoints to average; if the last one alone is better on dev, it is used instead
 decode_modes="ctc_greedy_search ctc_prefix_beam_search" # searches to evaluate
 chunkings="full 16/4 8/8"       # chunkings to evaluate: frames of 40 ms per chunk / chunks of left context
-test_sets="voices strings digits words librispeech english_dev" # sets of strangers to evaluate
+test_sets=                      # sets of strangers to evaluate; empty: voices, strings, digits, words, librispeech and english_dev, as far as --data and --synthesizers give them
 lm_order=3                      # length of the language model's longest n-grams, in words
 lm_weights="0.2 0.5 1"          # weights of the language model to try on the dev set
 word_bonuses="0 1 2"            # bonuses per word to try with each weight
 . "$here/../../../tools/parse_options.sh"
+
+# Print the test sets that stage 0 makes.
+possible_test_sets() {
+  local sets=
+  [[ " $synthesizers" != *" kokoro="* ]] || sets="voices "
+  ! grep -Eqs '^[^[:space:]]+([[:space:]]+(ZERO|ONE|TWO|THREE|FOUR|FIVE|SIX|SEVEN|EIGHT|NINE))+[[:space:]]*$' "$data/english/dev/text" \
+    || sets+="strings "
+  [ ! -d "$data/speech_commands_300" ] || sets+="digits words "
+  [ ! -d "$data/LibriSpeech/dev-clean" ] || sets+="librispeech "
+  echo "${sets}english_dev"
+}
+
+: "${test_sets:=$(possible_test_sets)}"
 . "$here/../../../tools/recipe.sh"
 
 [ $# -eq 0 ] || fail "unexpected argument '$1' (--help lists the options)"
 for pair in $synthesizers; do
-  [[ $pair =~ ^(hibari|kokoro|flite|festival)=[0-9.]+$ ]] \
+  [[ $pair =~ ^(hibari|kokoro|flite|festival)=[0-9]+(\.[0-9]+)?$ ]] \
     || fail "--synthesizers $pair: give NAME=HOURS with hibari, kokoro, flite or festival"
 done
+
+# Print the optional corpora that --data holds.
+optional_corpora() {
+  local part
+  for part in LibriSpeech/train-clean-100 LibriSpeech/dev-clean fsdd wakewords speech_commands_300; do
+    [ ! -d "$data/$part" ] || printf '%s ' "$part"
+  done
+}
+
 enter_recipe
 data=$(from_caller "$data")
 kokoro=$(from_caller "$kokoro")
@@ -66,13 +88,13 @@ corpus_settings() {
   case $1 in
     -1) echo "speech=$speech synthesizers=$synthesizers foreign=$foreign_hours sounds=$sound_hours whisper=$whisper" \
       "voices=$test_voices/$dev_voices grammar=$(fingerprint conf/grammar.yaml)" ;;
-    0) echo "data=$data speech=$speech code=$(cksum <local/divide_corpora.py | tr ' ' '-') $(cat "$data"/english/{train,dev}/text "$speech"/*/{kept,text} 2>/dev/null | cksum | tr ' ' '-')" ;;
+    0) echo "data=$data speech=$speech code=$(cksum <local/divide_corpora.py | tr ' ' '-') $(optional_corpora)$(cat "$data"/english/{train,dev}/text "$speech"/*/{kept,text} 2>/dev/null | cksum | tr ' ' '-')" ;;
   esac
 }
 
 # Write texts and speak them: speak NAME SYNTHESIZER HOURS [make_texts ARGUMENT...] -- [speak_texts ARGUMENT...]
 speak() {
-  local name=$1 synthesizer=$2 hours=$3 texts=() number
+  local name=$1 synthesizer=$2 hours=$3 texts=() number list=$speech/texts/$1.tsv made_from
   shift 3
   while [ "$1" != -- ]; do
     texts+=("$1")
@@ -81,8 +103,13 @@ speak() {
   shift
   number=$(cksum <<<"$name" | cut -c 1-6) # a seed for each set
   mkdir -p "$speech/texts"
-  [ -s "$speech/texts/$name.tsv" ] || python local/make_texts.py --seed "$number" "${texts[@]}" --output "$speech/texts/$name.tsv"
-  python local/speak_texts.py "$synthesizer" "$speech/texts/$name.tsv" --hours "$hours" --seed "$number" \
+  made_from="$(fingerprint conf/grammar.yaml) ${texts[*]##*/}"
+  [ ! -f "$list.made_from" ] || [ "$(cat "$list.made_from")" = "$made_from" ] || rm -f "$list"
+  if [ ! -s "$list" ]; then
+    echo "$made_from" >"$list.made_from"
+    python local/make_texts.py --seed "$number" "${texts[@]}" --output "$list"
+  fi
+  python local/speak_texts.py "$synthesizer" "$list" --hours "$hours" --seed "$number" \
     ${kokoro:+--kokoro "$kokoro"} "$@" --output "$speech/$name"
 }
 
@@ -93,6 +120,19 @@ training_voices() {
     path=$(basename "$path" .bin)
     case " $test_voices $dev_voices " in *" $path "*) ;; *) echo "$path" ;; esac
   done
+}
+
+# Stop before hours of work if a synthesizer is missing.
+need_synthesizers() {
+  case " $synthesizers" in *" flite="*) command -v flite >/dev/null || fail "flite is missing; run: apt-get install flite" ;; esac
+  case " $synthesizers" in *" festival="*) command -v text2wave >/dev/null \
+    || fail "text2wave is missing; run: apt-get install festival festvox-kallpc16k festvox-us-slt-hts" ;; esac
+  case " $synthesizers" in *" kokoro="*)
+    [ -s "$kokoro/kokoro.onnx" ] \
+      || fail "--kokoro '$kokoro': holds no kokoro.onnx; the README says how to make the folder, or leave kokoro out of --synthesizers"
+    [ -n "$(training_voices)" ] || fail "$kokoro/voices: holds no voices but those of --test_voices and --dev_voices; add others"
+    ;;
+  esac
 }
 
 # shellcheck disable=SC2046,SC2086
@@ -111,7 +151,11 @@ make_speech() {
     speak dev_voices kokoro 0 --count 300 -- --voices $dev_voices
     spoken+=("$speech/test_voices" "$speech/dev_voices")
   fi
-  [ -z "$whisper" ] || python local/check_speech.py "${spoken[@]}" --whisper "$whisper"
+  if [ -n "$whisper" ] && [ ${#spoken[@]} != 0 ]; then
+    python local/check_speech.py "${spoken[@]}" --whisper "$whisper"
+  fi
+  # The list of an earlier run with Whisper would leave speech out.
+  [ -n "$whisper" ] || for name in ${spoken[@]+"${spoken[@]}"}; do rm -f "$name"/{kept,rejected}; done
   if [[ " $synthesizers" == *" hibari="* ]] && [ "$foreign_hours" != 0 ]; then
     speak foreign hibari "$foreign_hours" --foreign es fr de ru pl it nl sv pt \
       --count "$(awk "BEGIN { print int(3000 * $foreign_hours) + 10 }")" --
@@ -123,11 +167,14 @@ make_speech() {
 }
 
 prepare_corpus() {
-  local part
+  local part name
   [ -n "$data" ] || fail "--data is missing: give the folder that holds english/ and the other corpora"
   case $1 in
     -1)
-      need_files -1 "$data"/english/{train,dev}/{wav.scp,text,utt2spk}
+      for name in "$data"/english/{train,dev}/{wav.scp,text,utt2spk}; do
+        [ -s "$name" ] || fail "$name is missing or empty: the README says what --data must hold"
+      done
+      need_synthesizers
       change_stage -1
       mkdir -p "$speech"
       make_speech
@@ -140,7 +187,9 @@ prepare_corpus() {
       done
       python local/divide_corpora.py "$data" "$speech" --output data
       mkdir -p data/text
-      cut -f 2- "$speech"/texts/*.tsv | awk '/^[A-Z]/' >"$lm_text"
+      for name in "$speech"/texts/*.tsv; do
+        case ${name##*/} in test_* | dev_* | foreign.tsv) ;; *) [ ! -f "$name" ] || cut -f 2- "$name" ;; esac
+      done >"$lm_text"
       ;;
   esac
 }

@@ -19,6 +19,8 @@ from wenet_fusion_runtime import load_audio
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import write_text
 
+from wenet_fusion.data.lists.kaldi import read_table
+
 _SAMPLE_RATE = 16000
 _WINDOW_SECONDS, _GAP_SECONDS = 29.0, 0.6
 _SECOND_WINDOW_SECONDS = 12.0  # Whisper sometimes stops before the end of a long window: what it misses is judged again
@@ -30,7 +32,6 @@ class Utterance(NamedTuple):
     key: str
     path: Path
     text: str
-    speaker: str
 
     @property
     def record(self) -> Path:
@@ -40,12 +41,8 @@ class Utterance(NamedTuple):
 
 def read_folder(folder: Path) -> list[Utterance]:
     """Return the utterances of a folder that `speak_texts.py` wrote."""
-    tables = [
-        dict(line.split(maxsplit=1) for line in (folder / name).read_text().splitlines())
-        for name in ("wav.scp", "text", "utt2spk")
-    ]
-    paths, texts, speakers = tables
-    return [Utterance(key, Path(paths[key]), texts[key], speakers[key]) for key in paths]
+    paths, texts = read_table(folder / "wav.scp"), read_table(folder / "text")
+    return [Utterance(key, Path(path), texts.get(key, "")) for key, path in paths.items()]
 
 
 def windows(utterances: Sequence[Utterance], seconds: float) -> Iterator[tuple[list[Utterance], np.ndarray]]:

@@ -39,10 +39,15 @@ def read_folder(folder: Path, root: Path | None = None) -> list[Utterance]:
     """Return the utterances of a folder in Kaldi's format; relative paths start at `root`.
 
     If the folder holds a list `kept`, as `check_speech.py` writes it, the other utterances are left out.
+
+    Raises:
+        OSError, ValueError: a list is missing or damaged, or lacks an utterance.
     """
     paths, texts = read_table(folder / "wav.scp"), read_table(folder / "text")
     speakers = read_table(folder / "utt2spk") if (folder / "utt2spk").exists() else {}
     kept = set(read_table(folder / "kept")) if (folder / "kept").exists() else set(paths)
+    if missing := sorted((paths.keys() & kept) - texts.keys()):
+        raise ValueError(f"{folder / 'text'}: lacks {missing[0]}, which is in wav.scp; add its transcript")
     root = root or Path()
     return [
         Utterance(key, (root / paths[key]).absolute(), texts[key], speakers.get(key, folder.name))
@@ -60,7 +65,7 @@ def join_digits(recordings: Path, output: Path, strings_per_speaker: int, seed: 
     """Write strings of recorded digits (Free Spoken Digit Dataset), each of one speaker, and yield them."""
     rng = np.random.default_rng(seed)
     takes: dict[str, list[Path]] = {}
-    for path in sorted(recordings.glob("*.wav")):
+    for path in sorted(recordings.glob("[0-9]_?*_*.wav")):
         takes.setdefault(path.stem.split("_")[1], []).append(path)
     if not takes:
         raise ValueError(f"{recordings}: holds no recordings DIGIT_SPEAKER_NUMBER.wav")
@@ -131,11 +136,16 @@ def divide(data: Path, speech: Path, local: Path, output: Path) -> None:
         train += read_folder(data / "wakewords", data / "wakewords")
     for folder in sorted(path.parent for path in speech.glob("*/wav.scp")):
         if folder.name.startswith("test_"):
-            continue
-        if folder.name.startswith("dev_"):
+            write_set(read_folder(folder), output / folder.name.removeprefix("test_"))
+        elif folder.name.startswith("dev_"):
             dev += read_folder(folder)
         else:
             train += read_folder(folder)
+    if not dev:
+        raise ValueError(
+            f"{data / 'english' / 'train'}: has {len(speakers)} speakers, too few for a dev set, which takes one in "
+            f"{_DEV_SHARE}; add speakers, digits in fsdd/, or a folder dev_NAME in {speech}"
+        )
     write_set(train, output / "train")
     write_set(dev, output / "dev")
     held_out = read_folder(data / "english" / "dev", data / "english")
@@ -147,9 +157,6 @@ def divide(data: Path, speech: Path, local: Path, output: Path) -> None:
         write_set([each for each in words if each.text in _DIGITS], output / "digits")
     if (local / "dev-clean").exists():
         write_set(read_folder(local / "dev-clean"), output / "librispeech")
-    for name in ("voices", "foreign"):
-        if (speech / f"test_{name}" / "wav.scp").exists():
-            write_set(read_folder(speech / f"test_{name}"), output / name)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

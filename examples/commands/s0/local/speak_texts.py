@@ -1,7 +1,8 @@
 """Speak a list of texts with a synthesizer; write FLAC files at 16 kHz and Kaldi's wav.scp, text and utt2spk.
 
 Speech in other languages, of kind "foreign-CODE", gets no transcript: a recognizer should print nothing for it.
-Each utterance depends only on the seed and its number: after an interruption, the same command goes on.
+Each utterance depends only on the seed, its number and its text: after an interruption, the same command goes on, and
+after a change of the texts it speaks only the changed ones.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from spoken_forms import spoken_form
 from synthesizers import Synthesizer, open_synthesizer
 from tqdm import tqdm
 from wenet_fusion_runtime.console import run_main
-from wenet_fusion_runtime.files import write_text
+from wenet_fusion_runtime.files import read_lines, write_text
 
 _SAMPLE_RATE = 16000
 _PAUSE_SECONDS = (0.05, 0.5)  # before and after the speech
@@ -31,9 +32,9 @@ def utterances(texts: Path) -> Iterator[tuple[int, str, str]]:
     Raises:
         OSError, ValueError: the file is missing or holds another line.
     """
-    lines = [line.split("\t") for line in texts.read_text().splitlines()]
+    lines = [line.split("\t") for line in read_lines(texts)]
     for number, line in enumerate(lines):
-        if len(line) != 2:
+        if len(line) != 2 or not line[1].strip():
             raise ValueError(f'{texts}:{number + 1}: is not "KIND<tab>TRANSCRIPT"')
         yield number, line[0], line[1]
 
@@ -56,15 +57,24 @@ def speak_all(synthesizer: Synthesizer, texts: Path, seed: int, limit_seconds: f
     for number, kind, transcript in bar:
         path = output / "audio" / f"{number // _PER_FOLDER:03d}" / f"{number:06d}.flac"
         record = path.with_suffix(".voice")
-        if not record.exists():
+        # Records of earlier versions hold no text.
+        if not record.exists() or record.read_text(encoding="utf-8").split()[2:] not in (
+            [],
+            [kind, *transcript.split()],
+        ):
             rng = np.random.default_rng([seed, number])
             language = kind.removeprefix("foreign-") if kind.startswith("foreign-") else "en"
-            spoken = synthesizer.speak(spoken_form(kind, transcript, rng), language, rng)
-            samples = with_pauses(soxr.resample(spoken.samples, spoken.sample_rate, _SAMPLE_RATE), rng)
+            try:
+                spoken = synthesizer.speak(spoken_form(kind, transcript, rng), language, rng)
+                samples = with_pauses(soxr.resample(spoken.samples, spoken.sample_rate, _SAMPLE_RATE), rng)
+            except ValueError as error:
+                raise ValueError(f"{texts}:{number + 1}: {error}; change or remove '{transcript}'") from error
             path.parent.mkdir(parents=True, exist_ok=True)
+            for old in (record, path.with_suffix(".whisper")):
+                old.unlink(missing_ok=True)
             soundfile.write(path, np.clip(samples, -1, 1), _SAMPLE_RATE, subtype="PCM_16")
-            write_text(record, f"{spoken.voice} {samples.size / _SAMPLE_RATE:.3f}\n")
-        voice, seconds = record.read_text().split()
+            write_text(record, f"{spoken.voice} {samples.size / _SAMPLE_RATE:.3f} {kind} {transcript}\n")
+        voice, seconds = record.read_text(encoding="utf-8").split()[:2]
         words = "" if kind.startswith("foreign-") else transcript
         rows.append((f"{output.name}-{number:06d}", path.absolute(), words, voice))
         total += float(seconds)

@@ -149,6 +149,9 @@ class Kokoro:
         paths = [voices / f"{name}.bin" for name in names] or sorted(voices.glob("*.bin"))
         if not paths:
             raise OSError(f"{voices}: holds no voices, NAME.bin; the README tells where to get them")
+        for path in paths:
+            if path.stat().st_size != 510 * 256 * 4:
+                raise ValueError(f"{path}: holds no voice of 510 x 256 float32 numbers; get it again")
         self._voices = {path.stem: np.fromfile(path, np.float32).reshape(-1, 1, 256) for path in paths}
         self._pronouncer = Hibari().pronouncer
 
@@ -186,7 +189,7 @@ class Flite:
         with tempfile.NamedTemporaryFile(suffix=".wav") as file:
             options = [part for setting in settings for part in ("--setf", setting)]
             command = ["flite", "-voice", voice, *options, "-t", text, "-o", file.name]
-            subprocess.run(command, check=True, capture_output=True)
+            _run(command)
             samples, sample_rate = soundfile.read(file.name, dtype="float32")
         return _with_tract(Spoken(samples, sample_rate, f"flite-{voice}"), tract)
 
@@ -207,9 +210,15 @@ class Festival:
         stretch = f"(Parameter.set 'Duration_Stretch {tract * rng.uniform(0.75, 1.3):.2f})"
         with tempfile.NamedTemporaryFile(suffix=".wav") as file:
             command = ["text2wave", "-eval", f"({voice})", "-eval", stretch, "-o", file.name]
-            subprocess.run(command, input=text, text=True, check=True, capture_output=True)
+            _run(command, text)
             samples, sample_rate = soundfile.read(file.name, dtype="float32")
         return _with_tract(Spoken(samples, sample_rate, f"festival-{voice.removeprefix('voice_')}"), tract)
+
+
+def _run(command: Sequence[str], text: str | None = None) -> None:
+    done = subprocess.run(command, input=text, text=True, capture_output=True, check=False)
+    if done.returncode:
+        raise ValueError(f"{command[0]} fails with status {done.returncode}: {done.stderr.strip()[-200:]}")
 
 
 def _refuse_foreign(name: str, language: str) -> None:
