@@ -207,8 +207,9 @@ def record(measured: Measured) -> Mapping[str, Any]:
 def steps(model: AcousticModel, shape: Shape, rng: np.random.Generator) -> Callable[[], object]:
     """Return a call that runs the next step of streams whose left context is full."""
     size, left = shape.chunking
-    samples = rng.normal(0, 0.1, (shape.batch, size * model.meta.frame_samples)).astype(np.float32)
-    lengths = [samples.shape[1]] * shape.batch
+    count = size * model.meta.frame_samples
+    samples = rng.normal(0, 0.1, (shape.batch, count + model.meta.lookahead_samples)).astype(np.float32)
+    lengths = [count] * shape.batch
     state = model.init_state(shape.batch, size, left)
 
     def call() -> None:
