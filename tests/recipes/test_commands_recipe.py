@@ -21,7 +21,7 @@ soundfile.write(path, rng.uniform(-0.3, 0.3, 1600 * len(text)), 16000)
 """
 SIZES = (
     "training.max_steps=6 training.save_interval_steps=3 training.max_batch_seconds=30 training.optim.warmup_steps=2 "
-    "training.frozen_statistics_steps=2 model.encoder.layers=2"
+    "training.frozen_statistics_steps=2 model.encoder.layers=2 model.loss.intermediate_layers=[1]"
 )
 
 
