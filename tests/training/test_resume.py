@@ -1,4 +1,4 @@
-"""The resume law: n steps equal k steps, a kill and n - k steps, bit for bit; a kill during a save loses nothing."""
+"""The resume law: n steps equal k steps, a kill and n - k steps, bit for bit; a kill during a save keeps the state before it."""
 
 import dataclasses
 import json
@@ -59,7 +59,7 @@ def run_differences(left, right):
 
 @pytest.fixture(scope="module")
 def uninterrupted(recipe, corpus, tmp_path_factory):
-    """For `accumulate` 1 and 2, the directory of an uninterrupted run."""
+    """The folder of two uninterrupted runs, 1 and 2, named by their `accumulate`."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     for accumulate in (1, 2):
         start(with_training(recipe, accumulate=accumulate), corpus, folder / str(accumulate)).run()

@@ -152,7 +152,7 @@ ATTACKS: tuple[tuple[str, int, float, Attack], ...] = (
     ("empty fragments", 1, 0.2, functools.partial(floods, head=START + b"\x02\x80\0\0\0\0", data=b"\x00\x80\0\0\0\0")),
     ("chunks of a byte", 1, 0.2, functools.partial(floods_http, head=CHUNKED, data=b"1\r\nx\r\n")),
     ("large fields", 1, 0.2, functools.partial(floods_http, head=FORM, data=FIELD)),
-    ("a form of line ends", 1, 0.2, functools.partial(floods_http, head=FORM, data=b"\n")),
+    ("a form whose body is only line ends", 1, 0.2, functools.partial(floods_http, head=FORM, data=b"\n")),
     ("2 MiB of text", 1, 0.5, functools.partial(long_text, text='{"signal":"' + "x" * (2 << 20))),
     ("a million integers", 1, 0.5, functools.partial(long_text, text="[" + "0," * 1_000_000 + "0]")),
     ("idle connections", 60, 0.1, functools.partial(idle, is_socket=False)),

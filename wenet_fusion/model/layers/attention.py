@@ -93,9 +93,9 @@ class PositionScores(NamedTuple):
 
 
 class RelativePositions(nn.Module):
-    """The position scores of WeNet's Conformer: (query + u) key' + (query + v) position', with learned u and v.
+    """The scores of WeNet's Conformer: (query + u) · key + (query + v) · position, with learned u and v.
 
-    As in WeNet: Dai et al., arXiv 1901.02860, without the relative shift, so position' is the key's absolute position.
+    They are those of Dai et al. (arXiv 1901.02860) without the relative shift: a key's position is its absolute one.
 
     Args:
         dim, heads: D and H.

@@ -24,7 +24,7 @@ _RATES_2 = (
     (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 )
 _SAMPLE_RATES = (44100, 48000, 32000)  # of MPEG 1; half of these in MPEG 2, a quarter in MPEG 2.5
-_SYNC_BYTES = 6000  # at least three frames
+_SYNC_BYTES = 6000  # three frames of usual bit rates
 _HEAD_BYTES = 48  # beginning of a frame that includes the mark of an encoder's tag
 _NOTES_BYTES = 192  # beginning of a frame that includes the whole tag of an encoder
 _SEARCHED = 1 << 15  # bytes that are searched for frames at once
@@ -120,11 +120,12 @@ class _FrameSearch:
         self._window, self._end = window, end
         self._begin = self._stop = 0  # range of the block
         self._places = self._kinds = np.zeros(0, np.int64)  # of all headers in the block
-        self._is_paired = self._is_followed = np.zeros(0, bool)  # followed by one frame of the same kind; by two
+        self._is_paired = np.zeros(0, bool)  # a frame of the same kind follows, or the end of the file
+        self._is_followed = np.zeros(0, bool)  # two such frames follow
         self._wanted: tuple[int, np.ndarray] = (-2, self._places)  # kind of the last search, and the places it found
 
     def next(self, position: int, kind: tuple[int, int, int, bool] | None) -> int:
-        """Return where frames begin again: two of `kind` (at the end one), or three of another kind; else the end."""
+        """Return where two frames of `kind` or three of another kind begin, or a last one of `kind`; else the end."""
         number = -2 if kind is None else 2 * _headers().numbers[kind[:3]] + kind[3]
         while position + 4 <= self._end:
             if not self._begin <= position < self._stop:
