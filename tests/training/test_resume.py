@@ -1,4 +1,4 @@
-"""The resume law: n steps equal k steps, a kill and n - k steps, bit for bit; a kill during a save keeps the old state."""
+"""The resume law: n steps equal k steps, a kill and n - k steps, bit for bit; a kill during a save keeps a state."""
 
 import dataclasses
 import json
