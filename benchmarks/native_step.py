@@ -193,8 +193,8 @@ def describe(measured: Sequence[Measured], family: str) -> str:
         f"The floor of a step is the larger of two times: of reading its {measured[0].weights / 1e6:.1f} MB of int8 "
         f"weights once from memory, and of its int8 multiply-adds at the peak of the instructions in use ({family}). "
         f"One core read {bandwidth:.1f} GB/s and did {peak:.1f} billion multiply-adds per second on registers alone. "
-        "Products in float and all other work are not part of the floor. The last column is the bound that the step "
-        "sets: streams in real time for which one core has time, without audio, search and server."
+        "Products in float and all other work are not part of the floor. The last column of the next table says "
+        "how many real-time streams one core can step if it does nothing else: no audio, search or server."
     )
 
 

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Measure the word error rates of a checkpoint in WeNet's runtimes and in sherpa-onnx, with their own features.
 
-The checkpoint is exported for each runtime, and recorded speech is decoded as in its C++ code. The results show how
-many errors the other front-ends and the missing right padding add to those of our runtime, and how to avoid them.
+The checkpoint is exported for each runtime. Recorded speech is decoded as that runtime's C++ code decodes it. The
+results show how many errors the other front-ends and the missing right padding add to those of our runtime, and how to
+avoid them.
+
 WeNet's runtimes are emulated (tests/support/model/wenet_runtime.py) with Kaldi's features and our beam search;
 sherpa-onnx is the real package. Writes foreign.md and foreign.json.
 """

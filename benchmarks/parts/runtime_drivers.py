@@ -32,7 +32,7 @@ try:
 except ImportError as error:
     raise ImportError("this benchmark needs more: pip install -c constraints.txt -e '.[test,recipes]'") from error
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))  # for the runtime emulators of WeNet
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))  # for our emulators of WeNet's runtimes
 from support.model.wenet_runtime import OnnxAsrModel, TorchAsrModel
 
 INT16_SCALE = 32768.0
@@ -79,7 +79,7 @@ class WenetDrive:
 
     Args:
         runtime: the emulator, with its model.
-        known: our model of the same checkpoint, for the vocabulary and the weights.
+        known: our model of the same checkpoint, for the vocabulary and the weights of rescoring.
         mel_bins: number of mel bins of the features.
     """
 

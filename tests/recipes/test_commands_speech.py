@@ -250,3 +250,14 @@ def test_commands_that_fail_are_named(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     with pytest.raises(ValueError, match="flite fails with status 3: no such voice"):
         open_synthesizer("flite").speak("go", "en", np.random.default_rng(0))
+
+
+def test_a_test_speaker_in_the_training_set_is_refused(tmp_path: Path) -> None:
+    data, speech, local = tmp_path / "corpora", tmp_path / "speech", tmp_path / "local"
+    kaldi_folder(data / "english" / "train", {f"u{number}": f"s{number:02d}" for number in range(23)} | {"u84": "ls84"})
+    kaldi_folder(data / "english" / "dev", {"d0": "x"})
+    kaldi_folder(local / "dev-clean", {"84-1-0000": "84"})
+    arguments = [str(data), str(speech), "--local", str(local), "--output", str(tmp_path / "data")]
+    with pytest.raises(ValueError, match="are also in the training set: 84; take them out of english/train"):
+        divide_corpora.main(arguments)
+    assert not (tmp_path / "data").exists()

@@ -56,7 +56,7 @@ def probability(model: Model, history: tuple[str, ...], word: str) -> float:
 
 
 def sums(model: Model) -> list[float]:
-    """Return the sums of the probabilities of all words after each n-gram of the model, and after some unseen ones."""
+    """Return the sums of the probabilities of all words after each history of the model, and after some unseen ones."""
     words = [key[0] for key in model if len(key) == 1 and key != ("<s>",)]
     order = max(map(len, model))
     histories = {(), *(key for key in model if len(key) < order and key[-1] != "</s>")}
@@ -84,7 +84,7 @@ def test_probabilities_sum_to_one_after_every_history(
 ) -> None:  # fmt: skip
     folder = tmp_path_factory.mktemp("lm")
     options = ["--order", order, "--prune", *prune[:order]]
-    if closed:  # some words of the text are unknown, one of the list never occurs
+    if closed:  # most texts have unknown words; at least two words of the list never occur
         (folder / "words").write_text("".join(f"w{n}\n" for n in range(0, words + 2, 2)) + "absent\n")
         options += ["--vocabulary", folder / "words"]
     text = random_text(seed, sentences, words) + "w0\n"  # a list without any word of the text would be refused

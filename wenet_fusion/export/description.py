@@ -60,9 +60,8 @@ def _comparison(found: Findings) -> str:
     checked = found.verification
     tokens, utterances = checked.different_tokens, checked.utterances
     return (
-        f"differs from the checkpoint by {checked.largest_difference:.1e} at most, in {tokens or 'no'} "
-        f"token{'s' if tokens > 1 else ''} of {checked.frames} frames of {utterances} utterance"
-        f"{'s' if utterances > 1 else ''}"
+        f"differs from the checkpoint by at most {checked.largest_difference:.1e}; the best token differs in "
+        f"{tokens or 'none'} of {checked.frames} frames ({utterances} utterance{'s' if utterances > 1 else ''})"
     )
 
 

@@ -118,7 +118,7 @@ def _update(config: RecipeConfig, model: AsrModel, seconds: float) -> Callable[[
     batch = made_batch(size, config.model.frontend.sample_rate, model.vocabulary_size)
     optimizer = build_optimizer(training.optim, model)
     for group in optimizer.param_groups:
-        group["lr"] = 1e-6  # so small that the weights do not change
+        group["lr"] = 1e-6  # so small that the weights hardly change
     gradients = Gradients(model.train(), training, config.data.spec_augment, config.seed)
 
     def call() -> None:

@@ -153,7 +153,7 @@ class Progress(NamedTuple):
 
     finished: int
     trainings: int
-    seconds_each: float  # mean of the finished trainings; 0: unknown
+    seconds_each: float  # mean processor time of the trainings that finished here; 0: unknown
 
     def line(self, jobs: int) -> str:
         """Return a line with the numbers and the estimated remaining time."""
@@ -165,7 +165,8 @@ class Progress(NamedTuple):
 def progress(study: Study, folders: RunFolders) -> Progress:
     """Return the progress of a comparison."""
     now = plan(study, folders)
-    seconds = [float(path.read_text()) for path in folders.folder.glob(f"*/*/*/{PROCESSOR_SECONDS}")]
+    files = [path for path in folders.folder.glob(f"*/*/*/{PROCESSOR_SECONDS}") if folders.is_finished(path.parent)]
+    seconds = [float(path.read_text()) for path in files]
     return Progress(now.finished, now.trainings, sum(seconds) / len(seconds) if seconds else 0.0)
 
 

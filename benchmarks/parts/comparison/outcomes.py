@@ -129,6 +129,10 @@ class RunFolders:
         self._outcomes[run] = outcome
         return outcome
 
+    def is_finished(self, folder: Path) -> bool:
+        """Tell whether the run in a folder (`path`) has ended."""
+        return (self.records / folder.relative_to(self.folder) / OUTCOME).exists()
+
     def write_outcome(self, run: RunSpec, outcome: Outcome) -> None:
         """Write the record that marks a run as ended."""
         self._write(run, OUTCOME, json.dumps(asdict(outcome)) + "\n")

@@ -30,14 +30,14 @@ class Hypothesis(NamedTuple):
     ctc_score: float  # log-probability of the best alignment (greedy) or of all alignments in the beam (prefix beam)
     score: float  # the score by which hypotheses are ranked
     frames: tuple[int, ...]  # encoder frame that emitted each token, counted from the start of the stream
-    confidences: tuple[float, ...]  # posterior of each token at its peak in the best alignment, 0 to 1
+    confidences: tuple[float, ...]  # posterior of each token at its peak, 0 to 1; with a grammar, lowered by the gap
     context_score: float = 0.0  # contextual biasing: the boosts of hot words
     lm_score: float = 0.0  # language model: weighted log-probabilities and word bonuses
     length_score: float = 0.0  # minus the length penalties of the tokens
     attention_score: float = 0.0  # log-probability according to the attention decoders, after rescoring
     alignment_score: float = 0.0  # log-probability of the best alignment
     grammar_score: float = 0.0  # grammar: log of the weights of the alternatives
-    grammar_gap: float = 0.0  # grammar: nats per token by which the most probable tokens of each frame are better
+    grammar_gap: float = 0.0  # grammar: lead of the best tokens without a grammar, nats per token
 
     @property
     def search_score(self) -> float:
@@ -52,7 +52,7 @@ class Token(NamedTuple):
     text: str  # as written in the vocabulary
     start_seconds: float  # from the start of the stream
     end_seconds: float
-    confidence: float  # posterior at the token's peak, 0 to 1
+    confidence: float  # posterior at the token's peak, 0 to 1; with a grammar, lowered by the gap
 
 
 class Word(NamedTuple):

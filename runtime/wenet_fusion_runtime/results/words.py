@@ -41,11 +41,11 @@ class _Builder:
 def group_words(tokens: Iterable[Token], vocabulary: Vocabulary) -> Words:
     """Return the words of consecutive tokens.
 
-    If tokens are joined as words, each token is a word. If they are pieces, a word begins at U+2581, and each character
-    of a script without spaces is a word; in a vocabulary without any U+2581 each token is a word.
+    If tokens are joined as words, each token is a word. If they are pieces, a word begins at U+2581, and each Chinese
+    or Japanese character is a word; in a vocabulary without any U+2581 each token is a word.
 
-    A word lasts from the first to the last token that has a character of it. Its confidence is the lowest of its
-    tokens, because one wrong token makes the word wrong.
+    A word begins with the first token that holds one of its characters, and ends with the last one. Its confidence is
+    the lowest of its tokens, because one wrong token makes the word wrong.
 
     >>> vocabulary = Vocabulary(["<blank>", "<unk>", "<sos/eos>", "\u2581he", "llo"], "pieces")
     >>> tokens = [Token(3, "\u2581he", 0.0, 0.1, 0.9), Token(4, "llo", 0.1, 0.2, 0.8)]

@@ -1,4 +1,4 @@
-"""Processes that load sequential shards may be killed or lack shared memory; the effect is the same as with lists."""
+"""If a process that loads sequential shards is killed or lacks shared memory, training reacts as with lists."""
 
 import os
 import signal

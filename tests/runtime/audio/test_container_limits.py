@@ -50,7 +50,7 @@ def test_garbage_after_mp3_costs_little(unit: bytes) -> None:
 def test_damage_between_frames_reaches_neither_the_decoder_nor_standard_error(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Otherwise it would print a note and give up after 1024 bytes. A single header in the damage is no frame."""
+    """If it reached the decoder, that would print a note and give up after 1024 bytes. A single header is no frame."""
     middle = MP3.index(HEAD[:2], len(MP3) // 2)
     rng = np.random.default_rng(0)
     damage = bytes(rng.integers(0, 0xFF, 5000, np.uint8)) + HEAD + bytes(3000)

@@ -91,7 +91,7 @@ def test_streams_give_the_timestamps_of_offline_decoding() -> None:
 
 
 def test_an_endpoint_before_a_word_does_not_move_its_start() -> None:
-    """A word is emitted near its end: the silence before that may close a segment while the word is spoken already."""
+    """The model emits a word near its end. Until then an endpoint may close the segment although the word has begun."""
     model = make_model(word_times={"start_shift_seconds": -0.3, "end_shift_seconds": 0.04})
     samples = speak("a  b    cd", frames=2, gap=3)
     (uncut,) = transcribe_offline(model, samples, 8, 2, DecodingOptions())

@@ -61,7 +61,7 @@ def stream_table(streams: Sequence[Record]) -> Table:
         "computation per chunk": lambda s: spread(s, "chunk_ms", 1, "ms"),
         "last sample to final text": lambda s: spread(s, "finalisation_ms", 1, "ms"),
         "first word's start to first text": lambda s: spread(s, "first_text_seconds", 2, "s"),
-        "word's end to its lasting display": lambda s: spread(s, "emission_delay_seconds", 2, "s"),
+        "end of a word to its last change on the screen": lambda s: spread(s, "emission_delay_seconds", 2, "s"),
         "unstable partial words, per 100 final words": lambda s: "-" if s["upwr"] is None else f"{100 * s['upwr']:.2f}",
         "error of word starts, mean / 95 %": lambda s: errors(s, "start_errors_seconds"),
         "error of word ends, mean / 95 %": lambda s: errors(s, "end_errors_seconds"),

@@ -57,7 +57,7 @@ def weight_settings(config_yaml: str, defaults_yaml: str = "") -> dict[str, Any]
     settings = {**_flat(yaml.safe_load(defaults_yaml) or {}), **_flat(yaml.safe_load(config_yaml) or {})}
     neutral = {f"training.{name}" for name in (*NEUTRAL_SETTINGS, *BATCH_SETTINGS)}
     neutral |= {"data.sequential.retries", "data.sequential.allow_commands"}
-    if settings.get("data.data_type") != "sequential":  # it affects only the tokens, which are compared themselves
+    if settings.get("data.data_type") != "sequential":  # it changes only the tokens, and those are compared
         neutral.add("tokenizer.special_tokens")
     return {
         name: value
@@ -175,7 +175,7 @@ def check_ranks_agree(ranks: Ranks, fingerprint: RunFingerprint, step: int, mode
     """Check that configuration, vocabulary, data and step agree in all ranks. Every rank must call it.
 
     Raises:
-        ValueError: they differ; the message names the difference.
+        ValueError: they differ; the message says in what, and lists the steps if these differ.
     """
     run = fingerprint
     if len(set(ranks.all((run.config_yaml, run.units, run.bpe_model, run.data_digest)))) > 1:
@@ -208,7 +208,7 @@ _DURATIONS_HINT = (
     "; its version took durations from the audio: if the list is the same, leave durations out of its lines"
 )
 _MAX_STEPS_HINT = (
-    " (max_steps can be changed later only with decay: inverse_sqrt or constant and frozen_statistics_steps: 0, or "
-    "before the last steps of wsd begin; otherwise the steps so far depend on it. To train on after the end, start "
-    "another run with --init_from)"
+    " (max_steps cannot be changed with decay: linear or cosine, on which all steps depend; with another decay it "
+    "can, before the last steps begin, which decay_steps of wsd and frozen_statistics_steps give. To train on after "
+    "the end, start another run with --init_from)"
 )

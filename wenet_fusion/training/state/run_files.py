@@ -37,8 +37,8 @@ class Keeping(NamedTuple):
 class RunFiles:
     """Write the checkpoints and the training state of a run.
 
-    A kill loses at most `interval` updates. To ensure this, a state to write in the background is taken a tenth of the
-    interval earlier, and training waits for a write that takes longer than this tenth. Files are completed in the
+    A kill loses at most `interval` updates. A state to write in the background is therefore taken after 90 %
+    of the interval, and training waits if it is not written after the other 10 %. Files are completed in the
     order in which they were submitted.
 
     Args:

@@ -22,7 +22,7 @@ from wenet_fusion.data.lists.kaldi import read_table
 _SAMPLE_RATE = 16000
 _DIGITS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
 _DEV_DIGITS_SPEAKER = "yweweler"
-_DEV_SHARE = 12  # one of so many speakers of the English training recordings is a dev speaker
+_DEV_SHARE = 12  # one in 12 speakers of the English training recordings is a dev speaker
 _REPEATS = {"english": 2, "librispeech": 2, "digits": 2}
 
 
@@ -59,6 +59,16 @@ def read_folder(folder: Path, root: Path | None = None) -> list[Utterance]:
 def is_dev_speaker(speaker: str, speakers: Sequence[str]) -> bool:
     """Tell whether a speaker of the English training recordings belongs to the dev set."""
     return sorted(speakers).index(speaker) % _DEV_SHARE == 5
+
+
+def refuse_shared_speakers(train: Iterable[Utterance], test: Iterable[Utterance]) -> None:
+    """Raise ValueError if a speaker of a test set is in the training set, also as "ls84" of LibriSpeech's 84."""
+    trained, tested = ({each.speaker.removeprefix("ls") for each in part} for part in (train, test))
+    if shared := sorted(trained & tested):
+        raise ValueError(
+            f"speakers of english/dev or dev-clean are also in the training set: {', '.join(shared[:9])}; take them "
+            "out of english/train or train-clean-100"
+        )
 
 
 def join_digits(recordings: Path, output: Path, strings_per_speaker: int, seed: int) -> Iterator[Utterance]:
@@ -112,13 +122,13 @@ def divide(data: Path, speech: Path, local: Path, output: Path) -> None:
 
     Args:
         data: folder with the recorded corpora.
-        speech: folder with the synthetic speech and the sounds, one folder each; names of test sets begin with test_ or
-            dev_.
+        speech: folder with the synthetic speech and the sounds, one folder each; names of test sets begin with test_,
+            those of parts of the dev set with dev_.
         local: folder of prepared corpora: LibriSpeech in Kaldi's format, and the digit strings made here.
         output: folder of the sets.
 
     Raises:
-        OSError, ValueError: a file is missing or wrong.
+        OSError, ValueError: a file is missing or wrong, or a speaker of a test set is in the training set.
     """
     english = read_folder(data / "english" / "train", data / "english")
     speakers = sorted({each.speaker for each in english})
@@ -146,17 +156,19 @@ def divide(data: Path, speech: Path, local: Path, output: Path) -> None:
             f"{data / 'english' / 'train'}: has {len(speakers)} speakers, too few for a dev set, which takes one in "
             f"{_DEV_SHARE}; add speakers, digits in fsdd/, or a folder dev_NAME in {speech}"
         )
+    held_out = read_folder(data / "english" / "dev", data / "english")
+    books = read_folder(local / "dev-clean") if (local / "dev-clean").exists() else []
+    refuse_shared_speakers(train, [*held_out, *books])
     write_set(train, output / "train")
     write_set(dev, output / "dev")
-    held_out = read_folder(data / "english" / "dev", data / "english")
     write_set(held_out, output / "english_dev")
     write_set([each for each in held_out if set(each.text.split()) <= set(_DIGITS)], output / "strings")
     if (data / "speech_commands_300").exists():
         words = read_folder(data / "speech_commands_300", data / "speech_commands_300")
         write_set(words, output / "words")
         write_set([each for each in words if each.text in _DIGITS], output / "digits")
-    if (local / "dev-clean").exists():
-        write_set(read_folder(local / "dev-clean"), output / "librispeech")
+    if books:
+        write_set(books, output / "librispeech")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

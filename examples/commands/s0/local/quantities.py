@@ -67,7 +67,7 @@ def time(rng: np.random.Generator) -> str:
 
 
 def date(rng: np.random.Generator) -> str:
-    """Draw a date: weekday, month and day, or year."""
+    """Draw a date: month and day, some with weekday or year; month and year; or a weekday."""
     month = str(rng.choice(_MONTHS))
     day = num2words(int(rng.integers(1, 32)), to="ordinal").replace("-", " ")
     form = rng.random()
