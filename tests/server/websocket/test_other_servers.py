@@ -81,7 +81,7 @@ def test_servers_of_wenet_get_what_they_know(tmp_path: Path, capsys: pytest.Capt
         heard = np.frombuffer(wenet.audio, "<i2")
         assert len(heard) == 8000 and np.abs(heard).max() == pytest.approx(16384, rel=0.05)  # half a second at 16 kHz
         assert main(["client", f"127.0.0.1:{wenet.port}", "a.wav", "--wenet", "--chunk", "4"]) == 1
-        assert "takes no hot words, chunks" in capsys.readouterr().err
+        assert "takes no hot words, grammars, chunks" in capsys.readouterr().err
 
 
 async def _hostile(request: web.Request) -> web.WebSocketResponse:
