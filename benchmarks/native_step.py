@@ -82,11 +82,17 @@ class Measured(NamedTuple):
         return self.shape.batch * chunk_ms / self.times[NATIVE].median
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_step_arguments(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None, rounds: int, timed: int
+) -> argparse.Namespace:
+    """Add the arguments of a benchmark of steps, with these defaults, and parse them.
+
+    Raises:
+        ValueError: a number is less than 1.
+    """
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16], help="streams per step (default: 1 16)")
-    parser.add_argument("--rounds", type=int, default=12, help="turns of each backend (default: 12)")
-    parser.add_argument("--timed", type=int, default=4, help="measured steps in a turn (default: 4)")
+    parser.add_argument("--rounds", type=int, default=rounds, help="turns of each model (default: %(default)s)")
+    parser.add_argument("--timed", type=int, default=timed, help="measured steps in a turn (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of the audio (default: 0)")
     parser.add_argument("--shared", action="store_true", help="other work uses the core: count only own processor time")
     parser.add_argument("--quick", action="store_true", help="use a toy encoder and 2 rounds, to test the program")
@@ -94,6 +100,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     if min([args.rounds, args.timed, *args.batches]) < 1:
         raise ValueError("--rounds, --timed and --batches must be 1 or more")
+    return args
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    args = parse_step_arguments(parser, arguments, rounds=12, timed=4)
     torch.set_num_threads(1)
     family = native_family()
     config, vocabulary = (QUICK, QUICK_VOCABULARY) if args.quick else (EncoderConfig(), VOCABULARY)

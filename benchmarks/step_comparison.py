@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import yaml
-from native_step import CALIBRATION_SECONDS, QUICK, QUICK_VOCABULARY, VOCABULARY, steps
+from native_step import CALIBRATION_SECONDS, QUICK, QUICK_VOCABULARY, VOCABULARY, parse_step_arguments, steps
 from parts.benchmark_report import Goal, goals_table, this_run, write_report
 from parts.forms import static_conformer
 from parts.random_models import Shape, conformer, random_model
@@ -64,16 +64,7 @@ class Subject(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wenet_dir", type=Path, help="folder of a WeNet experiment with WeNet's own exports")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16], help="streams per step (default: 1 16)")
-    parser.add_argument("--rounds", type=int, default=8, help="turns of each model (default: 8)")
-    parser.add_argument("--timed", type=int, default=2, help="measured steps in a turn (default: 2)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of the audio (default: 0)")
-    parser.add_argument("--shared", action="store_true", help="other work uses the core: count only own processor time")
-    parser.add_argument("--quick", action="store_true", help="use a toy encoder and 2 rounds, to test the program")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the table and the numbers")
-    args = parser.parse_args(arguments)
-    if min([args.rounds, args.timed, *args.batches]) < 1:
-        raise ValueError("--rounds, --timed and --batches must be 1 or more")
+    args = parse_step_arguments(parser, arguments, rounds=8, timed=2)
     torch.set_num_threads(1)
     config, vocabulary = (QUICK, QUICK_VOCABULARY) if args.quick else (EncoderConfig(), VOCABULARY)
     rounds, rng = 2 if args.quick else args.rounds, np.random.default_rng(args.seed)
