@@ -51,7 +51,7 @@ def test_every_format_is_one_command_and_takes_speech(form, tone_run, tmp_path, 
     assert run("export", tone_run.checkpoint, tmp_path / "out", "--format", form, *options) == 0
     told = capsys.readouterr().out
     utterances = 3 if "2" in options else 9
-    assert TOLD[form] in told and f"frames of {utterances} utterances" in told
+    assert TOLD[form] in told and f"frames ({utterances} utterances)" in told
     assert ("word error rate" in told) == ("int8" in " ".join(options)) and "unknown" not in told
     if form == "onnx":
         assert run("inspect", tmp_path / "out", "--frames", 24) == 0

@@ -79,8 +79,10 @@ class GrammarAutomaton:
         return found
 
     def _first(self) -> GrammarState:
-        state = self._state([(0.0, START)], self._marked)[1]
-        return GrammarState(state.reads, 0.0, state.after_boundary)
+        # The empty text has weight 1. What the best way loses by alternatives without sentences, its first symbol loses.
+        best, state = self._state([(0.0, START)], self._marked)
+        reads = {symbol: [(weight + best, after) for weight, after in ways] for symbol, ways in state.reads.items()}
+        return GrammarState(reads, 0.0, state.after_boundary)
 
     def _state(self, seeds: Iterable[tuple[float, int]], after_boundary: bool) -> tuple[float, GrammarState]:
         """Return the state from which the program goes on with any of `seeds`, and the weight of the best way."""

@@ -158,7 +158,14 @@ def test_texts_are_within_the_grammar_exactly_if_they_begin_a_sentence(kind: str
 
 @pytest.mark.parametrize("kind", VOCABULARIES)
 @pytest.mark.parametrize(
-    "body", ["a <VOID> | a b", "(/3/ a | /1/ b)+ [ab]", "(a (/1/ b <VOID> | /3/ <NULL>))*", "(a b)* a"]
+    "body",
+    [
+        "a <VOID> | a b",
+        "(/3/ a | /1/ b)+ [ab]",
+        "(a (/1/ b <VOID> | /3/ <NULL>))*",
+        "(a b)* a",
+        "(/3/ <VOID> | /1/ a) b",
+    ],
 )
 def test_texts_of_chosen_grammars(body: str, kind: str) -> None:
     assert agrees_with_enumeration(body, kind)
