@@ -79,7 +79,8 @@ class GrammarAutomaton:
         return found
 
     def _first(self) -> GrammarState:
-        # The empty text has weight 1. What the best way loses by alternatives without sentences, its first symbol loses.
+        # The empty text has weight 1. What the best way loses to alternatives without sentences, its first
+        # symbol loses.
         best, state = self._state([(0.0, START)], self._marked)
         reads = {symbol: [(weight + best, after) for weight, after in ways] for symbol, ways in state.reads.items()}
         return GrammarState(reads, 0.0, state.after_boundary)
