@@ -33,7 +33,8 @@ from wenet_fusion_runtime.model.model_file import load_model
 from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.export.flow import export_model
 from wenet_fusion.export.target import ExportOptions
-from wenet_fusion.export.targets.onnx_archive import OneChunkEncoder, build_graphs, describe_state, pack
+from wenet_fusion.export.targets.onnx_archive import OneChunkEncoder, build_graphs, pack
+from wenet_fusion.export.tracing import describe_state
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.encoder_config import EncoderConfig
 from wenet_fusion.trained_model import FileForm, TrainedModel, meta_record

@@ -13,8 +13,9 @@ from wenet_fusion.export.flow import export_model
 from wenet_fusion.export.kernels.onnx_int8 import DOMAIN
 from wenet_fusion.export.kernels.torch_kernels import QUANTIZED_ENGINES, Precision
 from wenet_fusion.export.target import ExportOptions
-from wenet_fusion.export.targets.onnx_archive import build_members, describe_state, one_chunk_model, pack
+from wenet_fusion.export.targets.onnx_archive import build_members, one_chunk_model, pack
 from wenet_fusion.export.targets.torchscript import script
+from wenet_fusion.export.tracing import describe_state
 from wenet_fusion.trained_model import FileForm, TrainedModel, fused_model, meta_record
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16-packed", "int8")

@@ -35,6 +35,7 @@ from wenet_fusion.export.targets.onnx_graph import (
     versions,
     write_onnx,
 )
+from wenet_fusion.export.tracing import describe_state
 from wenet_fusion.export.verification import Pair
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.encoder import Encoder, EncoderOutput
@@ -188,19 +189,6 @@ def _write_rescore(model: StreamingModel, path: Path, domains: Sequence[str]) ->
     }
     write_onnx(_Rescore(model), inputs, ["scores"], axes, path, {}, domains)
     return path
-
-
-def describe_state(model: StreamingModel) -> list[list[Any]]:
-    """Return name, dtype and shape of each tensor of a stream's state.
-
-    For an axis that grows with the left context, the size is CACHE.
-    """
-    shorter, longer = (model.init_state(1, 1, left) for left in (1, 2))
-    described = []
-    for i, (short, long) in enumerate(zip(shorter, longer)):
-        sizes = [size if size == other else CACHE for size, other in zip(short.shape[1:], long.shape[1:])]
-        described.append([f"state_{i}", str(short.dtype).removeprefix("torch."), [BATCH, *sizes]])
-    return described
 
 
 class OneChunkEncoder(nn.Module):

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import io
-import logging
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -16,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from wenet_fusion_runtime.console import unusable_package
+
+from wenet_fusion.export.tracing import quiet
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -55,7 +54,7 @@ def write_onnx(
     onnx = _import_onnx()
     buffer = io.BytesIO()
     axes = {name: dict(dynamic) for name, dynamic in dynamic_axes.items()}
-    with _quiet(), torch.no_grad(), _ConstantShapes():
+    with quiet(), torch.no_grad(), _ConstantShapes():
         torch.onnx.export(
             module.eval(),
             tuple(inputs.values()),
@@ -95,7 +94,7 @@ def quantise_dynamic(source: Path, target: Path) -> None:
     """
     _import_onnx()
     quantization = _import_onnxruntime().quantization
-    with _quiet():
+    with quiet():
         quantization.quantize_dynamic(
             source,
             target,
@@ -189,16 +188,3 @@ def _import_onnxruntime() -> ModuleType:
     except (ImportError, OSError, MemoryError) as error:
         raise unusable_package("onnxruntime", _MISSING.format("onnxruntime"), error) from error
     return onnxruntime
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporters' warnings, because the flow verifies the files."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -7,10 +7,8 @@ Shapes: B rows, N samples of one chunk.
 
 import io
 import json
-import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, List, NamedTuple, Tuple
@@ -25,6 +23,7 @@ from wenet_fusion_runtime.model.model_file import META
 
 from wenet_fusion.export.speech import Speech
 from wenet_fusion.export.target import Findings, Target
+from wenet_fusion.export.tracing import describe_state, quiet
 from wenet_fusion.export.verification import Pair
 from wenet_fusion.model.chunking import Chunking
 from wenet_fusion.model.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS
@@ -52,7 +51,7 @@ class TorchProgram(Target):
         model = fused_model(self.trained)
         model.decoder = model.reverse_decoder = None  # a step does not use their weights
         step = ChunkStep(model, self.chunking).eval()
-        self.state, self.program = describe_state(step), trace(step)
+        self.state, self.program = describe_state(step.model, step.chunking), trace(step)
 
     def write(self, path: Path, precision: str, found: Findings | None) -> None:
         """Write the program.
@@ -60,7 +59,7 @@ class TorchProgram(Target):
         The file is put together in memory, because torch's own writer ends the process when a disk is full.
         """
         content = io.BytesIO()
-        with _quiet():
+        with quiet():
             meta = json.dumps(self.metadata(found), ensure_ascii=False)
             torch.export.save(self.program, content, extra_files={META: meta})
         path.write_bytes(content.getbuffer())
@@ -116,18 +115,12 @@ class ChunkStep(nn.Module):
         return self.model.step(samples, lengths, *self.chunking, state)
 
 
-def describe_state(step: ChunkStep) -> list[list[Any]]:
-    """Return name, dtype and shape of each tensor of a stream's state."""
-    state = step.model.init_state(1, *step.chunking)
-    return [[f"state_{i}", str(x.dtype).removeprefix("torch."), [BATCH, *x.shape[1:]]] for i, x in enumerate(state)]
-
-
 def trace(step: ChunkStep) -> ExportedProgram:
     """Return the program of one chunk; only the number of rows varies."""
     batch, samples = 2, step.chunking.size * step.model.frame_samples
     state, rows = example_state(step, batch), {0: Dim(BATCH)}
     example = (torch.zeros(batch, samples), torch.full([batch], samples), state)
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         return torch.export.export(step, example, dynamic_shapes=(rows, rows, [rows] * len(state)))
 
 
@@ -146,7 +139,7 @@ class LoadedProgram(NamedTuple):
 def load_program(path: Path) -> LoadedProgram:
     """Read a file that `TorchProgram` wrote."""
     files = {META: ""}
-    with _quiet(), open(path, "rb") as file:
+    with quiet(), open(path, "rb") as file:
         program = torch.export.load(file, extra_files=files)
     return LoadedProgram(program, json.loads(files[META]))
 
@@ -199,10 +192,3 @@ def program_model(loaded: LoadedProgram, reference: AcousticModel) -> AcousticMo
     # Its kind is ONNX because, like an ONNX graph, it takes one chunk per call.
     meta = replace(reference.meta, kind=ONNX, chunkings=(default,), decoder=False)
     return AcousticModel(ProgramBackend(loaded), meta)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
