@@ -1,6 +1,8 @@
 """The check of a data list: each kind of problem is named with its line, and sampling looks at every file."""
 
 import json
+import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,7 +10,9 @@ import soundfile
 
 from wenet_fusion.cli.__main__ import main
 from wenet_fusion.evaluation.data_check import format_histogram
+from wenet_fusion.evaluation.data_pictures import draw_distributions
 from wenet_fusion.evaluation.data_report import Distribution
+from wenet_fusion.evaluation.inspection import draw_influence
 
 RATE = 8000
 CONFIG = """tokenizer: {units: units.txt, split_with_space: true}
@@ -106,6 +110,15 @@ def test_the_picture(corpus, capsys, tmp_path):
     corpus()
     assert check(capsys, "--decode", "none", "--png", "h.png")[0] == 0
     assert (tmp_path / "h.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_missing_matplotlib_is_reported_with_the_option(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for draw, option in ((draw_distributions, "--png"), (partial(draw_influence, frame_seconds=0.04), "--output")):
+        with pytest.raises(
+            ValueError, match=f"drawing needs matplotlib: pip install matplotlib, or leave out {option}"
+        ):
+            draw([], path=tmp_path / "h.png")
 
 
 def test_histograms_count_every_value():

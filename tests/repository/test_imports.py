@@ -45,8 +45,8 @@ LAYERS = {
 # (module, imported package or module): why the import may be inside a function.
 LATE = {
     ("wenet_fusion_runtime.files", "fcntl"): "Windows has none",
-    ("wenet_fusion.evaluation.data_pictures", "matplotlib"): "an extra, for pictures only",
-    ("wenet_fusion.evaluation.inspection", "matplotlib"): "an extra, for pictures only",
+    ("wenet_fusion.evaluation.plotting", "matplotlib"): "an extra, for pictures only",
+    ("wenet_fusion.evaluation.inspection", "matplotlib.colors"): "an extra, for pictures only",
     ("wenet_fusion_runtime.model.torch_backend", "torch"): "a device may run the other backend, and `info` needs none",
     ("wenet_fusion_runtime.model.onnx_backend", "onnxruntime"): "a device may run the other one; `info` needs none",
     ("wenet_fusion_runtime.model.wenet.kaldi_features", "kaldi_native_fbank"): "an extra, for WeNet's models only",

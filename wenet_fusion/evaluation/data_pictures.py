@@ -9,6 +9,7 @@ import numpy as np
 
 from wenet_fusion.evaluation.data_check import round_edges
 from wenet_fusion.evaluation.data_report import Distribution
+from wenet_fusion.evaluation.plotting import import_pyplot
 
 _BINS = 50
 
@@ -23,13 +24,7 @@ def draw_distributions(distributions: Sequence[Distribution], path: Path) -> Non
     Raises:
         ValueError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise ValueError("drawing needs matplotlib: pip install matplotlib, or leave out --png") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = import_pyplot("--png")
     figure, axes = pyplot.subplots(
         1, len(distributions), figsize=(4.6 * len(distributions), 3.4), squeeze=False, layout="constrained"
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 
+from wenet_fusion.evaluation.plotting import import_pyplot
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.model.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, matching
 from wenet_fusion.trained_model import latency
@@ -120,12 +121,7 @@ def draw_influence(influences: list[Influence], frame_seconds: float, path: Path
     Raises:
         ValueError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise ValueError("drawing needs matplotlib: pip install matplotlib, or leave out --output") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    pyplot = import_pyplot("--output")
     from matplotlib.colors import ListedColormap
 
     colours = ListedColormap(["white", "#2a6fbb"])
