@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs = verbs.add_parser("run", help="run the remaining trainings and evaluations")
     runs.add_argument("--data_dir", type=Path, default=Path("data"), help="data folder of the recipe (default: data)")
     runs.add_argument("--device", default="cpu", help="device of the trainings (default: cpu)")
+    runs.add_argument("--jobs", type=int, default=1, help="number of parallel trainings (default: 1)")
     runs.add_argument("--dry_run", action="store_true", help="print the plan without running it")
     summary = verbs.add_parser("summarise", help="write tables of the finished runs")
     summary.add_argument("--name", required=True, help="name of the corpus, for comparison_NAME.md and .json")
@@ -38,14 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb.add_argument("--study", type=Path, required=True, help="YAML file of the comparison")
         verb.add_argument("--folder", type=Path, required=True, help="folder of the runs")
         verb.add_argument("--records", type=Path, help="folder for the records of ended runs (default: --folder)")
-        verb.add_argument("--jobs", type=int, default=1, help="number of parallel trainings (default: 1)")
     args = parser.parse_args(arguments)
     study = read_study(args.study)
-    if args.jobs < 1:
-        raise ValueError(f"--jobs {args.jobs}: must be 1 or more")
     if args.verb == "summarise":
         summarise(study, args)
         return 0
+    if args.jobs < 1:
+        raise ValueError(f"--jobs {args.jobs}: must be 1 or more")
     folders = RunFolders(args.folder, args.records)
     if args.dry_run:
         print_plan(study, folders, args.jobs)

@@ -4,13 +4,14 @@
 # Train, evaluate and summarise, or print the plan: run_comparison CORPUS
 run_comparison() {
   local program=$root/benchmarks/comparison.py
-  local common=(--study "$study" --folder "$dir" --records "${records:-$dir}" --jobs "$jobs")
+  local common=(--study "$study" --folder "$dir" --records "${records:-$dir}")
+  local run=(run "${common[@]}" --data_dir "$data_dir" --jobs "$jobs")
   # Each training uses one core; `jobs` of them run at the same time.
   export OMP_NUM_THREADS=1
   if [ "$dry_run" = true ]; then
-    python "$program" run "${common[@]}" --data_dir "$data_dir" --dry_run
+    python "$program" "${run[@]}" --dry_run
     return
   fi
-  python "$program" run "${common[@]}" --data_dir "$data_dir" --device "$device"
+  python "$program" "${run[@]}" --device "$device"
   python "$program" summarise "${common[@]}" --name "$1" --output "$dir" --picture "$dir/comparison.png"
 }

@@ -186,6 +186,9 @@ def test_the_plan_is_printed_without_any_work(tmp_path: Path, capsys: pytest.Cap
     command[-1] = "--jobs=0"
     with pytest.raises(ValueError, match="--jobs 0: must be 1 or more"):
         comparison.main([*map(str, command)])
+    summary = ["summarise", *command[1:5], "--name", "toy", "--output", tmp_path, "--jobs=2"]
+    with pytest.raises(SystemExit):  # which trains nothing
+        comparison.main([*map(str, summary)])
 
 
 HOLDER = """
