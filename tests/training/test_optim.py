@@ -158,10 +158,5 @@ def test_muon_leaves_parameters_without_a_gradient(trained):
     assert len(optimizer.state) == len(list(model.decoder.parameters()))
 
 
-def test_a_torch_without_muon_is_reported(trained, monkeypatch):
-    monkeypatch.delattr(torch.optim, "Muon")
-    with pytest.raises(
-        ValueError, match=r"training.optim.algorithm: muon needs torch 2.9 or later, and this is .*algorithm=adamw"
-    ):
-        build_optimizer(muon(), trained.model)
+def test_a_momentum_of_one_is_refused():
     assert muon(muon_momentum=1.0).problems() == ["muon_momentum: 1.0 is not in [0, 1); 0.95 is usual"]

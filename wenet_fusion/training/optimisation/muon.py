@@ -34,9 +34,6 @@ class MuonWithAdamW(torch.optim.Optimizer):
         weight_decay: weight decay of `matrices`.
         adamw: updates the other parameters.
 
-    Raises:
-        ValueError: this torch has no Muon.
-
     >>> weight, bias = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(2))
     >>> optimizer = MuonWithAdamW([weight], 0.95, 1.0, 0.0, torch.optim.AdamW([bias]))
     >>> [len(group["params"]) for group in optimizer.param_groups]
@@ -51,15 +48,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
         weight_decay: float,
         adamw: torch.optim.AdamW,
     ) -> None:
-        muon = getattr(torch.optim, "Muon", None)
-        if muon is None:
-            raise ValueError(
-                f"training.optim.algorithm: muon needs torch 2.9 or later, and this is {torch.__version__}: upgrade, "
-                "or set training.optim.algorithm=adamw"
-            )
         group = {"params": list(matrices), "rate_factor": rate_factor}
         self._parts: tuple[torch.optim.Optimizer, torch.optim.Optimizer] = (
-            muon([group], momentum=momentum, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.Muon([group], momentum=momentum, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"),
             adamw,
         )
         super().__init__([group for part in self._parts for group in part.param_groups], {})
