@@ -52,6 +52,7 @@ def test_the_server_detects_turns(server: ServerProcess) -> None:
             assert created.type == "transcription" and created.audio.input.turn_detection.silence_duration_ms == 1200
             await client.update(turn_detection={"type": "server_vad", "silence_duration_ms": 600, "threshold": 0.5})
             updated = client.of("session.updated")[0].session
+            assert updated.id == created.id and created.id.startswith("sess_")
             assert updated.audio.input.turn_detection.silence_duration_ms == 600
             assert (updated.audio.input.format.type, updated.audio.input.format.rate) == ("audio/pcm", RATE)
             audio = [spoken("abc"), silence(1.5), spoken("cba" * 3), silence(1.5)]

@@ -66,6 +66,7 @@ class RealtimeConnection(LiveConnection):
         self, service: Service, socket: WebSocket, label: str, visitor: Visitor, prompt_words: PromptWords
     ) -> None:
         super().__init__(service, socket, label, visitor)
+        self._id = realtime_events.new_id("sess")
         self._prompt_words = prompt_words
         self._options = RealtimeOptions()
         self._reader: SampleReader | None = None  # of 16-bit samples
@@ -171,7 +172,7 @@ class RealtimeConnection(LiveConnection):
             raise BadEvent(error) from None
         except ValueError as error:  # raised by changed hot words
             raise BadEvent(ClientError(Reason.OPTION, str(error))) from None
-        await self._send(event("session.updated", session=options.record(self._service.rules)))
+        await self._send(self._session_event("session.updated", options))
 
     async def _apply(self, take: _Take, options: RealtimeOptions) -> None:
         """Change hot words and context in the session; for any other change, begin another session."""
@@ -220,8 +221,7 @@ class RealtimeConnection(LiveConnection):
         """Send the events of the results; if an error has ended the last session, raise it after its results."""
         self._opened.append(session)
         self._begin(session, self._options)  # before `_read` runs
-        created = self._options.record(self._service.rules) | {"id": realtime_events.new_id("sess")}
-        await self._send(event("session.created", session=created))
+        await self._send(self._session_event("session.created", self._options))
         items = ItemEvents(self._service.meta.vocabulary)
         while True:
             take = await self._takes.get()
@@ -238,6 +238,9 @@ class RealtimeConnection(LiveConnection):
             take.is_sent.set()
             if self._error is not None and take.session is self._session:
                 raise self._error
+
+    def _session_event(self, kind: str, options: RealtimeOptions) -> str:
+        return event(kind, session=options.record(self._service.rules) | {"id": self._id})
 
     async def _send_all(self, events: list[str]) -> None:
         for text in events:
