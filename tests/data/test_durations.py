@@ -97,7 +97,7 @@ def test_filters_leave_out_count_and_name(tmp_path):
     filters = Filters(longest_tokens=10, most_characters_per_second=15.0)
     dataset = SpeechDataset(utterances, TOKENIZER, FRONTEND, max_skipped=0.0, filters=filters)
     assert [skip.rule for skip in dataset.filtered] == list(vars(filters)) and not dataset.skipped and len(dataset) == 1
-    assert dataset.description() == "1 utterances, 0.00 h, 0 skipped, 4 beyond data.filters"
+    assert dataset.description() == "1 utterance, 0.00 h, 0 skipped, 4 beyond data.filters"
     first = "1 of 5 utterances are beyond data.filters.longest_seconds and are left out: "
     assert dataset.notes()[0] == f"{first}{path}:2: u1: lasts 600.0 s"
     dev = SpeechDataset(utterances, TOKENIZER, FRONTEND, filters=filters, keeps_all=True)
@@ -149,5 +149,5 @@ def test_transcripts_are_examined_once_for_all_notes(tmp_path, monkeypatch):
     examined = []
     note = dataset_module.normalization_note
     monkeypatch.setattr(dataset_module, "normalization_note", lambda texts: examined.append(1) or note(texts))
-    assert dataset.description() == "1 utterances, 0.00 h, 0 skipped" and not examined
+    assert dataset.description() == "1 utterance, 0.00 h, 0 skipped" and not examined
     assert dataset.notes() == dataset.notes() != () and len(examined) == 1

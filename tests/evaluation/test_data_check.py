@@ -79,10 +79,10 @@ def test_every_kind_of_problem_has_its_line(corpus, capsys, tmp_path):
     assert status == 1 and "5 utterances" in out and "; 5 unusable" in out and "1 with another duration" in out
     assert "1 tokens (10 %) are not in the vocabulary: 'seven' 1" in out or "'seven' 1" in out
     for message in (
-        "note: 1 utterances differ from the listed duration: data.list:1: u0: ",
+        "note: 1 utterance differs from the listed duration: data.list:1: u0: ",
         "note: 1 of 8 utterances are beyond data.filters.longest_seconds and are left out: data.list:5: u4: lasts 600",
-        "note: 1 utterances share the audio with another: data.list:7: u6 and u5",
-        "note: 1 utterances share the transcript and duration with another: data.list:7: u6 and u5",
+        "note: 1 utterance shares the audio with another: data.list:7: u6 and u5",
+        "note: 1 utterance shares the transcript and duration with another: data.list:7: u6 and u5",
         "skipped data.list:2: u1: 'seven' in 'one seven'",
         "skipped data.list:3: u2: ",
         "skipped data.list:4: u3: ",

@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not shards:
         raise ValueError(f"{args.dataset}: has no rows")
     write_text(args.output, "".join(f"{path}\n" for path in shards))
-    print(f"{args.output}: {count} utterances, {seconds / 3600:.2f} h in {len(shards)} shards")
+    print(f"{args.output}: {count} utterances, {seconds / 3600:.2f} h in {len(shards)} shard{'s' * (len(shards) != 1)}")
     return 0
 
 

@@ -62,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C or a full disk, skip the rest
     settle_left_out(damaged, args.allow_missing)
     write_text(args.output, "".join(f"{path}\n" for path in shards))
-    print(f"{args.output}: {len(utterances) - len(damaged)} utterances in {len(shards)} shards")
+    written = f"{len(shards)} shard{'s' * (len(shards) != 1)}"
+    print(f"{args.output}: {len(utterances) - len(damaged)} utterances in {written}")
     return 0
 
 

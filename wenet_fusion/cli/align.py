@@ -64,9 +64,10 @@ def align_command(args: argparse.Namespace) -> int:
     for utterance in aligned.worst(args.worst):
         print(format_utterance(utterance))
     words = sum(len(utterance.words) for utterance in aligned.utterances)
+    skipped = len(aligned.skipped)
     print(
         f"{args.output}: {words} words of {len(aligned.utterances)} utterances aligned, "
-        f"chunking {chunking_label(options.chunking)}, {len(aligned.skipped)} utterances skipped"
+        f"chunking {chunking_label(options.chunking)}, {skipped} utterance{'s' * (skipped != 1)} skipped"
     )
     if args.word_times is None:
         print("timestamps are emission times; --word_times EXPORTED corrects them for the emission delay")

@@ -156,7 +156,8 @@ class _News:
 def _print_end(trainer: Trainer) -> None:
     """Print the outcome of the run."""
     skipped = sum(len(dataset.skipped) for dataset in (trainer.train_data, trainer.dev_data))
-    counts = f"{trainer.skipped_steps} updates skipped, {skipped} utterances skipped"
+    updates = f"{trainer.skipped_steps} update{'s' * (trainer.skipped_steps != 1)}"
+    counts = f"{updates} skipped, {skipped} utterance{'s' * (skipped != 1)} skipped"
     if trainer.step >= trainer.config.max_steps:
         print(f"{trainer.model_dir}: trained to step {trainer.step}, {counts}")
     else:

@@ -153,7 +153,7 @@ class SpeechDataset:
         """Return the numbers of usable and of skipped utterances, and the usable hours, as text."""
         count, hours = self.used()
         filtered = f", {len(self.filtered)} beyond data.filters" if self.filtered else ""
-        return f"{count} utterances, {hours:.2f} h, {len(self.skipped)} skipped{filtered}"
+        return f"{count} utterance{'s' * (count != 1)}, {hours:.2f} h, {len(self.skipped)} skipped{filtered}"
 
     def keeps_positions(self, position: int, before: int, now: int) -> bool:
         """Return True: any number of ranks shares the same plan."""
@@ -247,7 +247,8 @@ class SpeechDataset:
             for found in [[skip for skip in beyond if skip.rule == rule]]
         ]
         if self.misstated:
-            notes.append(f"{len(self.misstated)} utterances differ from the listed duration: {_first(self.misstated)}")
+            differ = "utterance differs" if len(self.misstated) == 1 else "utterances differ"
+            notes.append(f"{len(self.misstated)} {differ} from the listed duration: {_first(self.misstated)}")
         return (*notes, *self._text_notes)
 
     @functools.cached_property

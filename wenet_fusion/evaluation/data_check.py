@@ -257,5 +257,6 @@ def _duplicates(listed: UtteranceTable) -> list[str]:
         if again:
             pairs = [f"{listed[index].place}: {listed.keys[index]} and {listed.keys[old]}" for old, index in again]
             shown = "; ".join(pairs[:_SHOWN] + ["..."] * (len(pairs) > _SHOWN))
-            found.append(f"{len(again)} utterances share {what} with another: {shown}")
+            share = "utterance shares" if len(again) == 1 else "utterances share"
+            found.append(f"{len(again)} {share} {what} with another: {shown}")
     return found

@@ -3,13 +3,17 @@
 import re
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import tiny_recipe
 from support.model.runs import start, with_training
 
 from wenet_fusion.data.batching import epoch_batches, padding_fraction
+from wenet_fusion.ranks import Placement
 from wenet_fusion.training.progress import step_lines
+from wenet_fusion.training.progress.diagnostics import Speedometer
 from wenet_fusion.training.progress.step_lines import StepLines
 
 VALUES = {"loss": 2.0, "lr": 1e-3, "grad_norm": 4.0, "audio_hours_per_hour": 160.4, "peak_memory_gb": 0.7}
@@ -58,3 +62,12 @@ def test_the_log_of_a_run_is_worth_reading(tiny_units, corpus, tmp_path, capsys,
     found = re.search(r"epoch 0: (\d+) batches, ([\d.]+) h of audio and ([\d.]+) % padding, in 0:0\d:", printed.out)
     assert int(found[1]) == len(plan) == 5 and float(found[2]) == pytest.approx(seconds.sum() / 3600, abs=0.006)
     assert float(found[3]) == pytest.approx(100 * padding_fraction(seconds, plan), abs=0.06) and float(found[3]) > 1
+
+
+def test_one_batch_is_in_the_singular():
+    meter = Speedometer(8000, Placement(torch.device("cpu")))
+    batch = SimpleNamespace(sample_lengths_B=torch.tensor([8000]), samples_BN=torch.zeros(1, 8000))
+    meter.update([batch])
+    assert meter.of_epoch().startswith("1 batch, 0.00 h of audio and 0.0 % padding")
+    meter.update([batch])
+    assert meter.of_epoch().startswith("2 batches, ")

@@ -44,7 +44,7 @@ class Speedometer:
         """Return batches, audio, padding and time since the epoch began, as text."""
         padding, taken = 1 - self._audio / max(self._padded, 1e-9), round(time.monotonic() - self._began)
         audio = f"{self._audio / 3600:.2f} h of audio and {100 * padding:.1f} % padding"
-        return f"{self._batches} batches, {audio}, in {timedelta(seconds=taken)}"
+        return f"{self._batches} batch{'es' * (self._batches != 1)}, {audio}, in {timedelta(seconds=taken)}"
 
     def restart(self) -> None:
         """Exclude the time since the last update, e.g. of a validation, from the next speed."""

@@ -102,7 +102,7 @@ def set_later_checkpoints_aside(model_dir: Path, step: int) -> None:
         path.replace(path.with_name(f"old_{path.name}"))
     if later:
         names = later[0].name if len(later) == 1 else f"{later[0].name} to {later[-1].name}"
-        renamed = f"renamed {len(later)} checkpoints of later steps to old_* ({names})"
+        renamed = f"renamed {len(later)} checkpoint{'s' * (len(later) > 1)} of later steps to old_* ({names})"
         print(f"{model_dir} is at step {step}: {renamed}")
 
 
