@@ -117,7 +117,9 @@ def test_endpoint_rules_reach_the_server(
     assert client(server, folder / "one.wav", "--rule3_seconds", "-1") == 1
     assert "the server refused: endpoint: rule3_seconds must be positive, found -1" in capsys.readouterr().err
     assert client(server, folder / "one.wav", "--wenet", "--silence_probability", "0.8") == 1
-    assert "takes no hot words, grammars, chunks or endpoint rules" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "takes no hot words, grammars, chunks or endpoint rules" in message
+    assert "and no context: omit these options, or omit --wenet if the server is ours" in message
 
 
 def test_what_fails_is_reported_and_the_others_go_on(
