@@ -14,7 +14,7 @@ from wenet_fusion_runtime.console import HelpFormatter, run_main
 from wenet_fusion_runtime.files import file_sha256, read_lines, replacing_set, write_text
 from wenet_fusion_runtime.model.metadata import KINDS, ONNX
 from wenet_fusion_runtime.model.model_file import read_meta
-from wenet_fusion_runtime.search.language_models.language_model import load_language_model
+from wenet_fusion_runtime.search.language_models.language_model import is_kenlm_binary, load_language_model
 from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 from wenet_fusion_runtime.stream.installed_model import DESCRIPTION, PACKAGE
 
@@ -29,7 +29,7 @@ version = "{version}"
 description = "A speech recognition model for wenet-fusion-runtime"
 readme = "README.md"
 requires-python = ">=3.10"
-dependencies = ["wenet-fusion-runtime[{extra}]"]
+dependencies = ["wenet-fusion-runtime[{extras}]"]
 
 [tool.setuptools]
 packages = ["{package}"]
@@ -60,6 +60,8 @@ def make_package(options: argparse.Namespace) -> Path:
     if options.language_model is not None:
         record["language_model"] = "language_model" + "".join(options.language_model.suffixes[-2:])
         sources[str(record["language_model"])] = options.language_model
+    is_binary = options.language_model is not None and is_kenlm_binary(options.language_model)
+    extras = ("onnx" if meta.kind == ONNX else "torch") + ",lm" * is_binary
     record["sha256"] = file_sha256(options.model)
     earlier = [path.name for path in folder.iterdir() if path.is_file()] if folder.exists() else []
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,8 +71,7 @@ def make_package(options: argparse.Namespace) -> Path:
         write_text(new / DESCRIPTION, json.dumps(record, indent=2) + "\n")
         write_text(new / "__init__.py", '"""A model for wenet-fusion-runtime: see README.md."""\n')
     write_text(options.output / "README.md", card or f"# {options.name}\n\nMade from {options.model.name}.\n")
-    extra = "onnx" if meta.kind == ONNX else "torch"
-    project = _PROJECT.format(name=options.name, version=options.version, extra=extra, package=PACKAGE)
+    project = _PROJECT.format(name=options.name, version=options.version, extras=extras, package=PACKAGE)
     write_text(options.output / "pyproject.toml", project)
     return folder
 
@@ -96,7 +97,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--lm_weight 0.5 --output dist/model && pip install dist/model",
     )
     parser.add_argument("model", type=Path, help="exported file, best one of --format onnx --precision int8")
-    parser.add_argument("--language_model", type=Path, metavar="FILE", help="word n-gram model: ARPA, may be gzip")
+    parser.add_argument(
+        "--language_model", type=Path, metavar="FILE", help="word n-gram model: ARPA, may be gzip, or KenLM"
+    )
     parser.add_argument("--lm_weight", type=float, metavar="W", help=f"its weight (default: {_DEFAULTS.lm_weight:g})")
     parser.add_argument(
         "--word_bonus", type=float, metavar="NATS", help=f"added per word (default: {_DEFAULTS.word_bonus:g})"

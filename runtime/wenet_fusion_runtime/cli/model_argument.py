@@ -29,7 +29,7 @@ def parse_with_installed_model(parser: argparse.ArgumentParser, arguments: Seque
 
     Raises:
         FileNotFoundError: the command needs a model, and none is named or installed.
-        ValueError: the installed package is damaged.
+        ValueError: the installed package is damaged; only `info` also compares the file with its SHA-256.
     """
     commands = next(action.choices for action in parser._actions if isinstance(action, Commands))
     command, *rest = arguments or [""]
@@ -43,6 +43,8 @@ def parse_with_installed_model(parser: argparse.ArgumentParser, arguments: Seque
             return parser.parse_args(arguments)
         raise
     options = parser.parse_args([command, str(installed.path), *rest])
+    if command == _INFO:
+        installed.check_file()
     if command == _INFO or options.language_model is not None:
         return options
     options.language_model = installed.language_model_for(options.mode)

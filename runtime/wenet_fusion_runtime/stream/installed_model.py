@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from wenet_fusion_runtime.files import parse_json
+from wenet_fusion_runtime.files import file_sha256, parse_json
 from wenet_fusion_runtime.search.language_models.language_model import load_language_model
 from wenet_fusion_runtime.search.modes import SEARCH_MODES
 from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
@@ -14,6 +14,7 @@ from wenet_fusion_runtime.stream.recognizer import Recognizer
 
 PACKAGE = "wenet_fusion_model"
 DESCRIPTION = "model.json"
+_AGAIN = f"install {PACKAGE} again"
 MISSING = (
     f"no model is installed (the package {PACKAGE}): name a file that wenet-fusion export wrote, or make a package of "
     "one with tools/make_model_package.py and install it"
@@ -24,7 +25,7 @@ MISSING = (
 class InstalledModel:
     """The files and decoding weights of an installed model package.
 
-    >>> InstalledModel(Path("model.zip"), None, 0.5, 0.0).language_model is None
+    >>> InstalledModel(Path("model.zip"), None, 0.5, 0.0, sha256=64 * "0").language_model is None
     True
     """
 
@@ -32,6 +33,20 @@ class InstalledModel:
     language_model: Path | None  # word n-gram model that the weights belong to; None: no language model
     lm_weight: float
     word_bonus: float
+    sha256: str  # of the exported file when the package was made
+
+    def check_file(self) -> None:
+        """Compare the exported file with its SHA-256, which reads the whole file.
+
+        Raises:
+            ValueError: the file has changed since the package was made.
+            OSError: the file cannot be read.
+        """
+        if (found := file_sha256(self.path)) != self.sha256:
+            raise ValueError(
+                f"{self.path}: its SHA-256 is {found}, but {DESCRIPTION} beside it says {self.sha256}: the file was "
+                f"changed or is damaged; {_AGAIN}"
+            )
 
     def language_model_for(self, mode: str | None) -> Path | None:
         """Return the language model; None if there is none, or if it cannot change the text in a search mode.
@@ -71,9 +86,8 @@ def installed_model() -> InstalledModel:
         raise FileNotFoundError(MISSING)
     folder = Path(next(iter(spec.submodule_search_locations)))
     path = folder / DESCRIPTION
-    again = f"install {PACKAGE} again"
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; {again}")
+        raise FileNotFoundError(f"{path}: no such file; {_AGAIN}")
     try:
         record = parse_json(path.read_bytes())
         language_model = record["language_model"]
@@ -82,10 +96,11 @@ def installed_model() -> InstalledModel:
             None if language_model is None else folder / str(language_model),
             float(record["lm_weight"]),
             float(record["word_bonus"]),
+            str(record["sha256"]),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: is damaged ({error}); {again}") from None
+        raise ValueError(f"{path}: is damaged ({error}); {_AGAIN}") from None
     for file in (found.path, found.language_model):
         if file is not None and not file.is_file():
-            raise FileNotFoundError(f"{file}: no such file; {again}")
+            raise FileNotFoundError(f"{file}: no such file; {_AGAIN}")
     return found

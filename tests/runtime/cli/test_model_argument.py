@@ -15,7 +15,9 @@ from support.runtime.fake_model import SAMPLE_RATE, SAVERS, speak
 from wenet_fusion_runtime import DecodingOptions, installed_model
 from wenet_fusion_runtime.cli.__main__ import build_parser, main
 from wenet_fusion_runtime.cli.model_argument import parse_with_installed_model
+from wenet_fusion_runtime.search.language_models.language_model import KENLM_BINARY
 
+DESCRIPTION = {"file": "model.zip", "language_model": None, "lm_weight": 1, "word_bonus": 0, "sha256": 64 * "0"}
 ARPA = """\\data\\
 ngram 1=4
 
@@ -189,7 +191,7 @@ def test_without_an_installed_model_the_remedy_is_told(
     [
         ("{", r"model.json: is damaged .*; install wenet_fusion_model again"),
         ("{}", r"model.json: is damaged \('language_model'\)"),
-        (json.dumps({"file": "x.zip", "language_model": None, "lm_weight": 1, "word_bonus": 0}), "x.zip: no such file"),
+        (json.dumps({**DESCRIPTION, "file": "x.zip"}), "x.zip: no such file"),
         (None, r"model.json: no such file; install wenet_fusion_model again"),
     ],
 )
@@ -199,6 +201,26 @@ def test_damaged_packages_are_named(package: Path, content: str | None, message:
         (package / "model.json").write_text(content)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         installed_model()
+
+
+def test_info_finds_a_changed_file(package: Path, files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info"]) == 0
+    (package / "model.json").write_text(json.dumps(DESCRIPTION))
+    assert main(["transcribe", str(files / "speech.wav")]) == 0  # a start does not read the file twice
+    assert main(["info"]) == 1
+    message = capsys.readouterr().err
+    assert f"{package / 'model.zip'}: its SHA-256 is " in message
+    assert f"says {64 * '0'}: the file was changed or is damaged; install wenet_fusion_model again" in message
+
+
+@pytest.mark.parametrize(("content", "extras"), [(ARPA.encode(), "onnx"), (KENLM_BINARY + b" v0.1\n", "onnx,lm")])
+def test_a_package_requires_what_its_files_need(
+    files: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, extras: str
+) -> None:
+    (files / "words.lm").write_bytes(content)
+    monkeypatch.setattr(make_model_package, "load_language_model", lambda path: None)  # kenlm may be missing
+    folder = make(files, monkeypatch, "--language_model", files / "words.lm").parent
+    assert f'dependencies = ["wenet-fusion-runtime[{extras}]"]' in (folder / "pyproject.toml").read_text()
 
 
 def test_a_package_replaces_only_a_package(package: Path, files: Path) -> None:

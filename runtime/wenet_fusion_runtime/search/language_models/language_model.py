@@ -13,7 +13,7 @@ from wenet_fusion_runtime.console import unusable_package
 from wenet_fusion_runtime.results.normalization import normalize_text
 from wenet_fusion_runtime.search.language_models.arpa import Arpa, NgramTable, read_arpa
 
-_KENLM_BINARY = b"mmap lm http://kheafield.com/code"
+KENLM_BINARY = b"mmap lm http://kheafield.com/code"
 _START, _END, _UNKNOWN = "<s>", "</s>", ("<unk>", "<UNK>")
 _ABSENT_UNKNOWN = -100.0  # log10 probability of unknown words in a model without <unk>, as in KenLM
 _LN_10 = math.log(10.0)
@@ -64,9 +64,13 @@ def load_language_model(path: str | Path) -> LanguageModel:
         ValueError: the file is damaged or of another kind; the message names the line and the remedy.
         ImportError: the file is a binary file, and the package kenlm is not installed.
     """
+    return KenlmModel(path) if is_kenlm_binary(path) else NgramModel(read_arpa(path), str(path))
+
+
+def is_kenlm_binary(path: str | Path) -> bool:
+    """Return whether a file is a binary file of KenLM, which needs the package kenlm."""
     with open(path, "rb") as file:
-        is_binary = file.read(len(_KENLM_BINARY)) == _KENLM_BINARY
-    return KenlmModel(path) if is_binary else NgramModel(read_arpa(path), str(path))
+        return file.read(len(KENLM_BINARY)) == KENLM_BINARY
 
 
 class NgramModel:
