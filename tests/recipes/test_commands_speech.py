@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 import speak_texts
-from check_speech import Whisper, errors_of, letters_of, read_folder, windows
+from check_speech import Whisper, errors_of, letters_of, windows
+from folders import read_folder
 from rapidfuzz.distance import Levenshtein
 from synthesizers import Spoken, open_synthesizer
 
@@ -174,6 +175,7 @@ def test_unclear_utterances_are_rejected_after_a_second_judgement(tmp_path: Path
     assert (folder / "rejected").read_text() == "k0 0.50 STOP\n"
     check_speech.check(folder, ShortWhisper([]), 0.2)  # judged already: nothing is transcribed again
     assert (folder / "kept").read_text().split() == ["k1", "k2", "k3"]
+    assert (folder / "rejected").read_text() == "k0 0.50 STOP\n"
 
 
 def test_sounds_are_made_to_the_given_duration(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ corpus_settings() {
   case $1 in
     -1) echo "speech=$speech synthesizers=$synthesizers foreign=$foreign_hours sounds=$sound_hours whisper=$whisper" \
       "voices=$test_voices/$dev_voices grammar=$(fingerprint conf/grammar.yaml)" ;;
-    0) echo "data=$data speech=$speech code=$(cksum <local/divide_corpora.py | tr ' ' '-') $(optional_corpora)$(cat "$data"/english/{train,dev}/text "$speech"/*/{kept,text} 2>/dev/null | cksum | tr ' ' '-')" ;;
+    0) echo "data=$data speech=$speech code=$(cat local/{divide_corpora,folders}.py | cksum | tr ' ' '-') $(optional_corpora)$(cat "$data"/english/{train,dev}/text "$speech"/*/{kept,text} 2>/dev/null | cksum | tr ' ' '-')" ;;
   esac
 }
 

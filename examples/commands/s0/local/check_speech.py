@@ -10,39 +10,23 @@ import argparse
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
+from folders import Utterance, read_folder
 from rapidfuzz.distance import Levenshtein
 from tqdm import tqdm
 from wenet_fusion_runtime import load_audio
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import write_text
 
-from wenet_fusion.data.lists.kaldi import read_table
-
 _SAMPLE_RATE = 16000
 _WINDOW_SECONDS, _GAP_SECONDS = 29.0, 0.6
 _SECOND_WINDOW_SECONDS = 12.0  # Whisper sometimes stops before the end of a long window: what it misses is judged again
 
 
-class Utterance(NamedTuple):
-    """A line of the folder's lists."""
-
-    key: str
-    path: Path
-    text: str
-
-    @property
-    def record(self) -> Path:
-        """File with the errors that Whisper made, beside the audio."""
-        return self.path.with_suffix(".whisper")
-
-
-def read_folder(folder: Path) -> list[Utterance]:
-    """Return the utterances of a folder that `speak_texts.py` wrote."""
-    paths, texts = read_table(folder / "wav.scp"), read_table(folder / "text")
-    return [Utterance(key, Path(path), texts.get(key, "")) for key, path in paths.items()]
+def record_of(utterance: Utterance) -> Path:
+    """Return the file with the errors that Whisper made, beside the audio."""
+    return utterance.path.with_suffix(".whisper")
 
 
 def windows(utterances: Sequence[Utterance], seconds: float) -> Iterator[tuple[list[Utterance], np.ndarray]]:
@@ -121,7 +105,7 @@ class Whisper:
 
 def read_record(utterance: Utterance, mark: str = "") -> float:
     """Return the error rate in an utterance's record; with a mark, return 1 or 0: whether the record holds it."""
-    fields = utterance.record.read_text().split()
+    fields = record_of(utterance).read_text().split()
     return float(mark in fields) if mark else float(fields[0])
 
 
@@ -132,14 +116,14 @@ def judge(folder: Path, whisper: Whisper, utterances: Sequence[Utterance], secon
             heard = whisper.transcribe(samples)
             errors = errors_of([letters_of(each.text) for each in group], letters_of(heard))
             for each, error in zip(group, errors):
-                write_text(each.record, f"{error:.3f} {mark}\n")
+                write_text(record_of(each), f"{error:.3f} {mark}\n")
             bar.update(len(group))
 
 
 def check(folder: Path, whisper: Whisper, limit: float) -> None:
     """Write the records of all utterances, then `kept` (keys) and `rejected` (keys, errors and texts)."""
-    utterances = read_folder(folder)
-    judge(folder, whisper, [each for each in utterances if not each.record.exists()], _WINDOW_SECONDS)
+    utterances = read_folder(folder, with_rejected=True)
+    judge(folder, whisper, [each for each in utterances if not record_of(each).exists()], _WINDOW_SECONDS)
     again = [each for each in utterances if read_record(each) > limit and not read_record(each, "again")]
     judge(folder, whisper, again, _SECOND_WINDOW_SECONDS, "again")
     rates = {each.key: read_record(each) for each in utterances}

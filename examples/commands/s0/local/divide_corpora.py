@@ -8,52 +8,20 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import soundfile
+from folders import Utterance, read_folder
 from tqdm import tqdm
 from wenet_fusion_runtime import load_audio
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import write_text
-
-from wenet_fusion.data.lists.kaldi import read_table
 
 _SAMPLE_RATE = 16000
 _DIGITS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
 _DEV_DIGITS_SPEAKER = "yweweler"
 _DEV_SHARE = 12  # one in 12 speakers of the English training recordings is a dev speaker
 _REPEATS = {"english": 2, "librispeech": 2, "digits": 2}
-
-
-class Utterance(NamedTuple):
-    """A recording and its transcript, which may be empty."""
-
-    key: str
-    path: Path
-    text: str
-    speaker: str
-
-
-def read_folder(folder: Path, root: Path | None = None) -> list[Utterance]:
-    """Return the utterances of a folder in Kaldi's format; relative paths start at `root`.
-
-    If the folder holds a list `kept`, as `check_speech.py` writes it, the other utterances are left out.
-
-    Raises:
-        OSError, ValueError: a list is missing or damaged, or lacks an utterance.
-    """
-    paths, texts = read_table(folder / "wav.scp"), read_table(folder / "text")
-    speakers = read_table(folder / "utt2spk") if (folder / "utt2spk").exists() else {}
-    kept = set(read_table(folder / "kept")) if (folder / "kept").exists() else set(paths)
-    if missing := sorted((paths.keys() & kept) - texts.keys()):
-        raise ValueError(f"{folder / 'text'}: lacks {missing[0]}, which is in wav.scp; add its transcript")
-    root = root or Path()
-    return [
-        Utterance(key, (root / paths[key]).absolute(), texts[key], speakers.get(key, folder.name))
-        for key in paths
-        if key in kept
-    ]
 
 
 def is_dev_speaker(speaker: str, speakers: Sequence[str]) -> bool:
