@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import speak_texts
+import transcribe_reference
 from check_speech import Whisper, errors_of, letters_of, windows
 from folders import read_folder
 from rapidfuzz.distance import Levenshtein
@@ -176,6 +177,25 @@ def test_unclear_utterances_are_rejected_after_a_second_judgement(tmp_path: Path
     check_speech.check(folder, ShortWhisper([]), 0.2)  # judged already: nothing is transcribed again
     assert (folder / "kept").read_text().split() == ["k1", "k2", "k3"]
     assert (folder / "rejected").read_text() == "k0 0.50 STOP\n"
+
+
+def test_a_transcript_never_mixes_two_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(8000), 16000)
+    (tmp_path / "wav.scp").write_text(f"a {tmp_path}/a.wav\n")
+    output = tmp_path / "exp" / "words"
+    monkeypatch.setattr(transcribe_reference, "pocketsphinx", lambda: lambda samples: "turn it off")
+    monkeypatch.setattr(transcribe_reference, "Whisper", lambda model: ShortWhisper(["stop"]))
+    sphinx = ["pocketsphinx", str(tmp_path), "--output", str(output)]
+    assert transcribe_reference.main(sphinx) == transcribe_reference.main(sphinx) == 0
+    assert output.read_text() == "a TURN IT OFF\n"
+    whisper = ["whisper", *sphinx[1:], "--model", "tiny.en"]
+    with pytest.raises(ValueError, match=r"exp/words: holds lines of pocketsphinx, not whisper tiny.en; delete it, or"):
+        transcribe_reference.main(whisper)
+    output.unlink()
+    assert transcribe_reference.main(whisper) == 0 and output.read_text() == "a STOP\n"
+    (tmp_path / "exp" / "words.made_from").unlink()  # as of earlier versions
+    with pytest.raises(ValueError, match="holds lines of an unknown system, not whisper tiny.en; delete it"):
+        transcribe_reference.main(whisper)
 
 
 def test_sounds_are_made_to_the_given_duration(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Transcribe a set with Whisper or PocketSphinx, to compare the recipe's model with them on the same files.
 
-The output has a key and the words in each line; `wenet-fusion score REFERENCE OUTPUT` counts the errors.
+The output has a key and the words in each line; `wenet-fusion score REFERENCE OUTPUT` counts the errors. A file beside
+it, OUTPUT.made_from, names the system, so that an output never mixes two.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from language import transcript
 from tqdm import tqdm
 from wenet_fusion_runtime import load_audio
 from wenet_fusion_runtime.console import run_main
+from wenet_fusion_runtime.files import write_text
 
 from wenet_fusion.data.lists.kaldi import read_table
 
@@ -43,11 +45,25 @@ def pocketsphinx() -> Callable[[np.ndarray], str]:
     return transcribe
 
 
+def claim_output(output: Path, system: str) -> None:
+    """Record beside the output which system writes it.
+
+    Raises:
+        ValueError: the output holds lines of another system, or nothing says of which.
+    """
+    record = output.with_name(f"{output.name}.made_from")
+    if output.exists() and output.stat().st_size:
+        earlier = record.read_text(encoding="utf-8").strip() if record.exists() else "an unknown system"
+        if earlier != system:
+            raise ValueError(f"{output}: holds lines of {earlier}, not {system}; delete it, or give another --output")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_text(record, f"{system}\n")
+
+
 def transcribe_set(folder: Path, transcribe: Callable[[np.ndarray], str], output: Path) -> int:
     """Append the transcripts that `output` lacks; return the number of all."""
     done = read_table(output) if output.exists() else {}
     paths = read_table(folder / "wav.scp")
-    output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("a", encoding="utf-8") as file:
         for key in tqdm([key for key in paths if key not in done], desc=str(output), unit="utterance", disable=None):
             words = transcript(transcribe(load_audio(paths[key], _SAMPLE_RATE)))
@@ -68,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--output", type=Path, required=True, help="file to write; lines that are in it are kept")
     args = parser.parse_args(argv)
+    claim_output(args.output, f"whisper {args.model}" if args.system == "whisper" else args.system)
     transcribe = Whisper(args.model).transcribe if args.system == "whisper" else pocketsphinx()
     print(f"{args.output}: {transcribe_set(args.folder, transcribe, args.output)} utterances")
     return 0
