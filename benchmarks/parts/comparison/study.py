@@ -39,7 +39,9 @@ CONFIGURATIONS = (
     Configuration("norms removed", "no_norms", 1, ("none", "swish", "glu", "rel_pos")),
     Configuration("BatchNorm in LayerNorm's places", "batch_norm_in_place", 1, ("batch", "swish", "glu", "rel_pos")),
     Configuration("BatchNorm appended to each layer", "batch_norm_appended", 2, ("fusion", "swish", "glu", "rel_pos")),
-    Configuration("and ReLU for Swish and GLU", "batch_norm_relu", 2, ("fusion", "relu", "none", "rel_pos")),
+    Configuration(
+        "BatchNorm appended, ReLU instead of Swish and GLU", "batch_norm_relu", 2, ("fusion", "relu", "none", "rel_pos")
+    ),
     OURS,
 )
 
