@@ -39,7 +39,10 @@ from wenet_fusion.model.encoder_config import EncoderConfig
 CHUNKINGS = (Chunking(16, 4), Chunking(8, 8), Chunking(4, 16))
 QUICK = EncoderConfig(dim=16, layers=2, heads=2, feed_forward=32, conv_kernel=4, subsampling_channels=4, max_distance=8)
 VOCABULARY, QUICK_VOCABULARY = 5000, 20
-LEAST_GAIN = {"avx2": 1.1}  # of one stream, by family of processors; the goals
+# The goals for one stream, by family of processors and frames per chunk.
+LEAST_GAIN = {
+    "amx": {16: 1.9, 4: 1.5}, "avx512_vnni": {16: 1.6, 4: 1.5}, "avx2": {16: 1.1, 8: 1.1, 4: 1.1},
+}  # fmt: skip
 LEAST_GAIN_TOGETHER, TOGETHER = 2.0, 16  # of this many streams in a step
 MOST_FLOORS = 1.5  # time of the products, in floors
 CALIBRATION_SECONDS = 8
@@ -171,8 +174,9 @@ def tables(measured: Sequence[Measured], family: str) -> list[str]:
     goals = []
     for each in measured:
         what = f"{each.shape.label}: native step ({family}) to onnxruntime int8"
-        if each.shape.batch == 1 and family in LEAST_GAIN:
-            goals.append(Goal(what, LEAST_GAIN[family], each.gain))
+        least = LEAST_GAIN.get(family, {}).get(each.shape.chunking.size)
+        if each.shape.batch == 1 and least is not None:
+            goals.append(Goal(what, least, each.gain))
         if each.shape.batch == TOGETHER:
             goals.append(Goal(what, LEAST_GAIN_TOGETHER, each.gain))
         ratio = each.times[PRODUCTS].median / each.floor

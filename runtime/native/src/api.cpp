@@ -7,17 +7,16 @@
 #include <string>
 #include <vector>
 
-#ifdef __x86_64__
-#include <cpuid.h>
-#endif
-
 #include "model.hpp"
 
 using namespace wenet_fusion;
 
 extern const Kernels portable_kernels;
 #ifdef __x86_64__
-extern const Kernels avx2_kernels;
+extern const Kernels avx512_vnni_kernels, avx_vnni_kernels, avx2_kernels;
+#ifdef __linux__
+extern const Kernels amx_kernels;
+#endif
 #endif
 #if defined(__aarch64__) && defined(__linux__)
 extern const Kernels neon_kernels;
@@ -28,7 +27,10 @@ namespace {
 // Fastest first.
 const Kernels* const families[] = {
 #ifdef __x86_64__
-    &avx2_kernels,
+#ifdef __linux__
+    &amx_kernels,
+#endif
+    &avx512_vnni_kernels, &avx_vnni_kernels, &avx2_kernels,
 #endif
 #if defined(__aarch64__) && defined(__linux__)
     &neon_kernels,
@@ -242,9 +244,7 @@ EXPORTED const char* wenet_fusion_family(int index) { return families[index]->is
 // Whether the step was measured to be faster than onnxruntime on processors like this one: AVX2 without VNNI.
 EXPORTED int wenet_fusion_is_measured() {
 #ifdef __x86_64__
-  unsigned eax, ebx, ecx, edx;
-  const bool has_avx_vnni = __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & (1 << 4));
-  return avx2_kernels.is_served() && !has_avx_vnni && !__builtin_cpu_supports("avx512vnni");
+  return avx2_kernels.is_served() && !avx_vnni_kernels.is_served() && !avx512_vnni_kernels.is_served();
 #else
   return 0;
 #endif

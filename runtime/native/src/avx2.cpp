@@ -14,6 +14,7 @@
 
 namespace {
 
+constexpr int ROWS = 4;            // rows that share one reading of a panel from the first-level cache
 constexpr int AHEAD = 8192;        // distance, in bytes, at which weights are prefetched
 constexpr int GROUPS_AT_ONCE = 2;  // groups in one turn of the loop; their number is a multiple of it
 
@@ -65,6 +66,7 @@ bool is_served() { return __builtin_cpu_supports("avx2") && __builtin_cpu_suppor
 
 }  // namespace
 
+#include "rows.hpp"
 #include "step.hpp"
 
 extern const wenet_fusion::Kernels avx2_kernels = {"avx2", is_served, run_step, run_products, multiply};

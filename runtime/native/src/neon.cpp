@@ -14,6 +14,7 @@
 
 namespace {
 
+constexpr int ROWS = 4;                          // rows that share one reading of a panel from the first-level cache
 constexpr int PARTS = wenet_fusion::PANEL / 4;  // vectors per row of the tile
 
 template <int COUNT>
@@ -58,6 +59,7 @@ bool is_served() { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
 
 }  // namespace
 
+#include "rows.hpp"
 #include "step.hpp"
 
 extern const wenet_fusion::Kernels neon_kernels = {"neon", is_served, run_step, run_products, multiply};

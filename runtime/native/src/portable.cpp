@@ -3,6 +3,8 @@
 
 namespace {
 
+constexpr int ROWS = 4;  // rows of one call of dot_rows
+
 template <int COUNT>
 inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, int32_t* tile) {
   for (int r = 0; r < COUNT; ++r)
@@ -14,21 +16,22 @@ inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel
 }
 
 int64_t multiply(int64_t turns) {  // no particular instructions: the loops above, on data in the first-level cache
-  constexpr int ROWS_AT_ONCE = 4, GROUPS = 16, INPUTS = GROUPS * wenet_fusion::GROUP;
-  const uint8_t rows[ROWS_AT_ONCE * INPUTS] = {};
+  constexpr int GROUPS = 16, INPUTS = GROUPS * wenet_fusion::GROUP;
+  const uint8_t rows[ROWS * INPUTS] = {};
   const int8_t panel[INPUTS * wenet_fusion::PANEL] = {};
-  int32_t tile[ROWS_AT_ONCE * wenet_fusion::PANEL] = {};
+  int32_t tile[ROWS * wenet_fusion::PANEL] = {};
   for (int64_t turn = 0; turn < turns; ++turn) {
-    dot_rows<ROWS_AT_ONCE>(rows, INPUTS, panel, GROUPS, tile);
+    dot_rows<ROWS>(rows, INPUTS, panel, GROUPS, tile);
     __asm__ volatile("" : : "r"(tile), "r"(rows), "r"(panel) : "memory");
   }
-  return ROWS_AT_ONCE * INPUTS * wenet_fusion::PANEL;
+  return ROWS * INPUTS * wenet_fusion::PANEL;
 }
 
 bool is_served() { return true; }
 
 }  // namespace
 
+#include "rows.hpp"
 #include "step.hpp"
 
 extern const wenet_fusion::Kernels portable_kernels = {"portable", is_served, run_step, run_products, multiply};

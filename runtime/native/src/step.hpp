@@ -1,5 +1,6 @@
-// One step of the whole model, compiled once for each family of processors: a file of this folder defines `dot_rows` (see
-// `dot` below) and perhaps the macro MULTIPLY_ADD, and then includes this one. Everything else is shared.
+// One step of the whole model, compiled once for each family of processors: a file of this folder defines `Dots` (see
+// rows.hpp, which defines it for most families) and perhaps the macro MULTIPLY_ADD, and then includes this one.
+// Everything else is shared.
 //
 // Do not call the standard library with vectors here: the linker keeps one copy of each inline function, and that copy
 // might use instructions that this processor lacks.
@@ -25,7 +26,6 @@ using wenet_fusion::Sizes;
 using wenet_fusion::Step;
 
 constexpr int PANEL_LANES = PANEL / LANES;
-constexpr int ROWS = 4;             // rows that share one reading of a panel from the first-level cache
 constexpr int QUERIES = 2;          // queries that share one reading of keys and values
 constexpr int CHUNK_ROWS = 64;      // rows for which a panel is used before the next one is read
 constexpr int CHUNK_INPUTS = 1024;  // inputs of a panel that stay in the first-level cache with the rows
@@ -89,17 +89,6 @@ inline void quantise_rows(const float* x, int64_t rows, const Linear& layer, uin
   }
 }
 
-// Add the products of `rows` (1 to ROWS) rows of uint8, `stride` bytes apart, with `groups` groups of a panel to
-// tile (rows, PANEL).
-inline void dot(const uint8_t* rows_u8, int64_t stride, int rows, const int8_t* panel, int groups, int32_t* tile) {
-  switch (rows) {
-    case 1: return dot_rows<1>(rows_u8, stride, panel, groups, tile);
-    case 2: return dot_rows<2>(rows_u8, stride, panel, groups, tile);
-    case 3: return dot_rows<3>(rows_u8, stride, panel, groups, tile);
-    default: return dot_rows<ROWS>(rows_u8, stride, panel, groups, tile);
-  }
-}
-
 // Call use(row, first output, number of outputs, values) for every part of a linear layer's output.
 template <class Use>
 inline void products(const Linear& layer, const uint8_t* rows_u8, int64_t rows, Use use) {
@@ -107,14 +96,14 @@ inline void products(const Linear& layer, const uint8_t* rows_u8, int64_t rows, 
   const int panels = (layer.outputs + PANEL - 1) / PANEL;
   for (int64_t first = 0; first < rows; first += CHUNK_ROWS) {
     const int count = rows - first < CHUNK_ROWS ? int(rows - first) : CHUNK_ROWS;
+    const Dots dots(count);
     for (int panel = 0; panel < panels; ++panel) {
       std::memset(tiles, 0, sizeof(int32_t) * PANEL * count);
       const int8_t* weights = layer.panels + int64_t(panel) * layer.padded * PANEL;
       for (int start = 0; start < layer.padded; start += CHUNK_INPUTS) {
         const int inputs = layer.padded - start < CHUNK_INPUTS ? layer.padded - start : CHUNK_INPUTS;
-        for (int r = 0; r < count; r += ROWS)
-          dot(rows_u8 + (first + r) * layer.padded + start, layer.padded, count - r < ROWS ? count - r : ROWS,
-              weights + int64_t(start) * PANEL, inputs / GROUP, tiles + r * PANEL);
+        dots.add(rows_u8 + first * layer.padded + start, layer.padded, weights + int64_t(start) * PANEL, inputs / GROUP,
+                 tiles);
       }
       for (int part = 0; part < PANEL_LANES; ++part) {
         const int output = panel * PANEL + part * LANES;

@@ -81,7 +81,8 @@ def chosen_family(name: str | None = None) -> str:
 def is_measured() -> bool:
     """Return whether the step was measured to be faster than onnxruntime on processors like this one.
 
-    These are x86-64 processors with AVX2 but without VNNI: onnxruntime uses VNNI instructions, this library does not.
+    These are x86-64 processors with AVX2 but without VNNI. The code for VNNI and AMX gives the same results; its speed
+    was not measured yet.
     """
     return bool(_LIBRARY.wenet_fusion_is_measured())
 

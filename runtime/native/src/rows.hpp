@@ -1,0 +1,32 @@
+// The products of several rows with a panel of weights, for families that keep sums in registers: such a family defines
+// `dot_rows<COUNT>`, which adds the products of COUNT rows, and ROWS, the largest COUNT, and then includes this file.
+#pragma once
+
+#include <cstdint>
+
+#include "model.hpp"
+
+namespace {
+
+// Products of any number of rows. `add` adds those of uint8 rows, `stride` bytes apart, with `groups` groups of a panel
+// (a multiple of ALIGNED / GROUP) to tiles (rows, PANEL).
+struct Dots {
+  int rows;
+
+  explicit Dots(int count) : rows(count) {}
+
+  void add(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, int32_t* tiles) const {
+    for (int r = 0; r < rows; r += ROWS)
+      part<ROWS>(rows - r, rows_u8 + r * stride, stride, panel, groups, tiles + r * wenet_fusion::PANEL);
+  }
+
+ private:
+  template <int COUNT>
+  static void part(int count, const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, int32_t* tile) {
+    if constexpr (COUNT > 1)
+      if (count < COUNT) return part<COUNT - 1>(count, rows_u8, stride, panel, groups, tile);
+    dot_rows<COUNT>(rows_u8, stride, panel, groups, tile);
+  }
+};
+
+}  // namespace
