@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 from support.native.random_fused import Fused, random_fused
 
-CHECKSUMS = {100: 3071436104, 101: 2973248041, 102: 827425357}  # seed: CRC-32 of the outputs and states
-STREAMS, CHUNKS, CACHED = 3, (4, 4, 8, 3, 1, 30), 9
+# CRC-32 of the outputs and states, by seed
+CHECKSUMS = {100: 3071436104, 101: 2973248041, 102: 827425357, 103: 2599627228}
+STREAMS, CHUNKS, CACHED = 3, (4, 4, 8, 3, 1, 30), 9  # up to 90 rows in a product: more than kernels take at once
+GIVEN = {103: {"feed_forward": 1300}}  # sizes that are not random: more inputs than stay in the first-level cache
 
 
 def vector(kernels: Any, seed: int) -> tuple[Fused, np.ndarray]:
     """Return a model and the samples of its streams."""
-    model = random_fused(kernels, seed)
+    model = random_fused(kernels, seed, **GIVEN.get(seed, {}))
     return model, noise(model.sizes.frame_samples, seed, STREAMS, sum(CHUNKS))
 
 
