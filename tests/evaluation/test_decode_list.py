@@ -9,7 +9,7 @@ import soundfile
 import torch
 from conftest import changed
 from support.runtime.fake_model import SAMPLE_RATE, make_model, speak
-from wenet_fusion_runtime import DecodingOptions, HotWord
+from wenet_fusion_runtime import DecodingOptions, Grammar, HotWord
 from wenet_fusion_runtime.search.modes import GREEDY, PREFIX_BEAM
 
 from wenet_fusion.data.lists.manifest import scan_manifest
@@ -131,6 +131,7 @@ def test_progress_of_other_weights_is_not_used(trained, recordings, tmp_path):
         {"chunkings": (parse_chunking("4/4"),)},
         {"variants": (Variant(PLAIN, DecodingOptions(blank_penalty=1.0)),)},
         {"variants": (Variant(PLAIN, DecodingOptions(), "other.arpa (SHA-256 1)"),)},
+        {"variants": (Variant(PLAIN, DecodingOptions(grammar=Grammar("one"))),)},
         {"max_batch_seconds": 7.0},
     ],
 )

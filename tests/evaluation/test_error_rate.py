@@ -185,6 +185,21 @@ def test_report():
     )
 
 
+def test_empty_references_have_insertions_instead_of_a_rate():
+    result = score({"a": "", "b": "", "c": ""}, {"a": "one two", "b": "", "c": "one"})
+    assert result.total.summary() == "- % N=0 C=0 S=0 D=0 I=3" and result.insertions_per_hour(1800) == 6.0
+    text = "3 words in 0.5 h without speech to recognise: 6.0 per hour, in 2 of 3 utterances"
+    assert result.report(seconds=1800).endswith(f"I=3\n{text}\n{'=' * 75}\n")
+    assert "3 characters without speech to recognise, in 2 of 3 utterances\n" in result.report(True, "characters")
+    assert score({"a": "one"}, {"a": ""}).insertions_per_hour(1800) is None
+
+
+def test_an_empty_text_is_not_merely_wrong():
+    references = {"rejected": "one two", "silence": "", "wrong": "one", "right": "one"}
+    scored = score(references, {"rejected": "", "silence": "", "wrong": "six", "right": "one"})
+    assert scored.utterances_empty == 1 and scored.utterances_wrong == 2
+
+
 def test_summary_counts_each_kind_where_it_belongs():
     counts = align("a b c d e f".split(), "a x c e f g h".split()).counts
     assert counts == ErrorCounts(substitutions=1, deletions=1, insertions=2, reference=6)

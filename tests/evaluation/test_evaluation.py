@@ -215,6 +215,24 @@ def test_hot_words_and_a_language_model_from_the_command_line(tone_run, data_lis
         main(list(map(str, ["evaluate", *data, *choice, "--lm_weight", "9"])))
 
 
+def test_a_grammar_rejects_other_speech(tone_run, data_list, tmp_path, capsys):
+    (tmp_path / "codes.txt").write_text("one\ntwo\nthree\n")
+    data = ("--checkpoint", tone_run.checkpoint, "--data", data_list, "--result_dir", tmp_path / "r")
+    choice = ("--modes", GREEDY, PREFIX_BEAM, "--chunkings", "8/2", "--grammar", tmp_path / "codes.txt")
+    assert main(list(map(str, ["evaluate", *data, *choice]))) == 0
+    written = json.loads((tmp_path / "r/results.json").read_text())
+    empty = {(row["mode"], row["variant"]): row["utterances_empty"] for row in written["rows"]}
+    assert set(empty) == {(GREEDY, PLAIN), (PREFIX_BEAM, PLAIN), (PREFIX_BEAM, "grammar")}
+    assert empty[PREFIX_BEAM, PLAIN] == 0 < empty[PREFIX_BEAM, "grammar"]
+    table = capsys.readouterr().out.splitlines()
+    assert table[0].endswith(" rejected") and table[3].endswith(f" {empty[PREFIX_BEAM, 'grammar']}")
+    assert f"{tmp_path / 'codes.txt'} (SHA-256 " in written["facts"]["grammar"]
+    with pytest.raises(ValueError, match="grammar: no effect on ctc_greedy_search"):
+        main(list(map(str, ["evaluate", *data, "--modes", GREEDY, *choice[3:]])))
+    with pytest.raises(ValueError, match="--grammar_threshold has no effect without --grammar FILE"):
+        main(list(map(str, ["evaluate", *data, "--grammar_threshold", "2"])))
+
+
 def test_the_long_recording_has_several_segments(model):
     """Otherwise no test above would show that segments are joined."""
     samples = speak(["one", "two", "three"] * (LONG // 3 + 1), np.random.default_rng(7))

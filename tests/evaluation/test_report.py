@@ -182,7 +182,11 @@ def test_empty_references():
         (ConditionErrors("beam", "full", scoring, None), ConditionErrors("x", "full", scoring, None)),
         (),
     )
-    assert "| beam | **errors, no words** |" in markdown(report) and "errors, no words" in page(report)
+    assert "| beam | **1** |" in markdown(report) and "1 words inserted" in page(report)
+    hourly = tuple(item._replace(insertions_per_hour=7.5) for item in report.conditions)
+    report = Report("t", "a", Counting(), hourly, ())
+    assert "| beam | **1** (7.5 per hour) |" in markdown(report) and "1 words inserted, 7.5 per hour" in page(report)
+    assert "errors, no words" not in page(report) and "WER, %" not in markdown(report)
 
 
 @given(st.lists(st.floats(0, 9.9), min_size=2, max_size=6))

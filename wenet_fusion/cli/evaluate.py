@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from wenet_fusion_runtime.cli.search_arguments import add_search_arguments
+from wenet_fusion_runtime.cli.search_arguments import add_grammar_arguments, add_search_arguments
 
 from wenet_fusion.cli.arguments import Verb, add_counting, counting, make_folder, print_skipped
 from wenet_fusion.cli.search_variants import variants_of
@@ -26,6 +26,7 @@ def add(verb: Verb) -> None:
         [
             "--checkpoint exp/avg_3.pt --data data/test/data.list --result_dir exp/results",
             "--checkpoint avg_3.pt --data test.list --result_dir results --modes attention_rescoring --chunkings 16/4",
+            "--checkpoint avg_3.pt --data test.list --result_dir results --grammar commands.jsgf",
         ],
     )
     p.add_argument("--checkpoint", type=Path, required=True, help="checkpoint to evaluate")
@@ -63,6 +64,7 @@ def add(verb: Verb) -> None:
     )
     add_counting(p)
     add_search_arguments(p, with_mode=False)
+    add_grammar_arguments(p)
 
 
 def evaluate_command(args: argparse.Namespace) -> int:
@@ -83,7 +85,7 @@ def evaluate_command(args: argparse.Namespace) -> int:
         results = evaluate(trained, args.data, options, args.result_dir, ranks)
     if results is None:
         return 0
-    print(format_rows([condition.row for condition in results.conditions]))
+    print(format_rows([condition.row for condition in results.conditions], has_grammar=args.grammar is not None))
     print_skipped(results.evaluation.skipped)
     if results.evaluation.skipped:
         used = len(results.evaluation.references)
@@ -92,13 +94,17 @@ def evaluate_command(args: argparse.Namespace) -> int:
     return 1 if results.evaluation.skipped or not all_usable else 0
 
 
-def format_rows(rows: Sequence[Row]) -> str:
-    """Return the result table as text for a terminal."""
+def format_rows(rows: Sequence[Row], has_grammar: bool = False) -> str:
+    """Return the result table as text for a terminal; a grammar adds the number of rejected utterances."""
     widest = max(7, *(len(row.variant) for row in rows))
     delayed = any(row.emission_delay_ms is not None for row in rows)
+    wordless = any(row.insertions_per_hour is not None for row in rows)
     lines = [
         f"{'mode':24} {'variant':{widest}} {'chunking':>8} {'errors %':>9} {'95 % interval':>14} {'sub':>5} {'del':>5}"
-        f" {'ins':>5} {'of':>6} {'RTF':>7}" + "  delay of words, ms (50 / 90 / 95 %)" * delayed
+        f" {'ins':>5} {'of':>6} {'RTF':>7}"
+        + " rejected" * has_grammar
+        + "  inserted" * wordless
+        + "  delay of words, ms (50 / 90 / 95 %)" * delayed
     ]
     for row in rows:
         rate = "-" if row.wer is None else f"{100 * row.wer:.2f}"
@@ -106,6 +112,12 @@ def format_rows(rows: Sequence[Row]) -> str:
         lines.append(
             f"{row.mode:24} {row.variant:{widest}} {row.chunking:>8} {rate:>9} {interval:>14} {row.substitutions:5}"
             f" {row.deletions:5} {row.insertions:5} {row.words:6} {row.real_time_factor:7.4f}"
+            + f" {row.utterances_empty:8}" * has_grammar
+            + ("" if row.insertions_per_hour is None else f"  {_inserted(row)}")
             + ("" if row.emission_delay_ms is None else f"  {row.emission_delay_ms.text()}")
         )
     return "\n".join(lines)
+
+
+def _inserted(row: Row) -> str:
+    return f"{row.insertions_per_hour:.1f} per hour, in {row.utterances_wrong} of {row.utterances} utterances"

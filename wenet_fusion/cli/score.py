@@ -41,7 +41,7 @@ def score_command(args: argparse.Namespace) -> int:
     if not references:
         raise ValueError(f"{args.reference}: holds no transcript; give lines of a key and its words, as Kaldi's text")
     result = score(references, read_table(args.hypothesis), counted)
-    print(result.report(brief=args.brief), end="")
+    print(result.report(args.brief, counted.noun), end="")
     problems = [f"{args.hypothesis} has no {key}, which counts as deleted" for key in result.missing]
     problems += [f"{args.reference} has no {key}, which is not counted" for key in result.extra]
     if args.report is not None:

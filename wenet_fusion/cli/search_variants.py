@@ -1,17 +1,17 @@
-"""Variants of the search for the verb `evaluate`: plain, with hot words, with a language model, with both."""
+"""Variants of the search for `evaluate`: plain, with hot words, a language model or both, and within a grammar."""
 
 import argparse
 from dataclasses import replace
 from typing import NamedTuple
 
-from wenet_fusion_runtime.cli.search_arguments import search_options, usable_hot_words
+from wenet_fusion_runtime.cli.search_arguments import search_options, usable_hot_words, with_grammar
 from wenet_fusion_runtime.files import file_sha256
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
 from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 
 from wenet_fusion.evaluation.options import PLAIN, Variant
 
-_HOT_WORDS, _LANGUAGE_MODEL = "hot words", "language model"
+_HOT_WORDS, _LANGUAGE_MODEL, _GRAMMAR = "hot words", "language model", "grammar"
 
 
 class RequestedVariants(NamedTuple):
@@ -24,8 +24,10 @@ class RequestedVariants(NamedTuple):
 def variants_of(arguments: argparse.Namespace, vocabulary: Vocabulary) -> RequestedVariants:
     """Return the plain search and, if requested, the search with hot words, with the language model, and with both.
 
+    With a grammar, each of these searches is added once more, within the grammar.
+
     Args:
-        arguments: parsed options of `add_search_arguments`.
+        arguments: parsed options of `add_search_arguments` and `add_grammar_arguments`.
         vocabulary: vocabulary of the model; hot words must consist of its tokens.
 
     Raises:
@@ -49,4 +51,18 @@ def variants_of(arguments: argparse.Namespace, vocabulary: Vocabulary) -> Reques
         if hot_words:
             both = replace(with_model, hot_words=hot_words)
             variants.append(Variant(f"{_HOT_WORDS} + {_LANGUAGE_MODEL}", both, f"{phrases}; {model}"))
+    within = with_grammar(DecodingOptions(), arguments)
+    if within.grammar is not None:
+        grammar, limit = (
+            f"{arguments.grammar} (SHA-256 {file_sha256(arguments.grammar)[:12]})",
+            within.grammar_threshold,
+        )
+        variants += [
+            Variant(
+                _GRAMMAR if name == PLAIN else f"{name} + {_GRAMMAR}",
+                replace(decoding, grammar=within.grammar, grammar_threshold=limit),
+                "; ".join(filter(None, (sources, grammar))),
+            )
+            for name, decoding, sources in variants
+        ]
     return RequestedVariants(tuple(variants), all_usable)

@@ -13,7 +13,7 @@ from wenet_fusion.scoring.transcripts import Counting
 ATTENTION = "attention"
 ALL_MODES = (*(mode for mode in MODES if mode != RESCORING), ATTENTION, RESCORING)  # in their default order
 PLAIN = "plain"
-# Searches that use neither hot words nor language models nor a length penalty.
+# Searches that use neither hot words, language models, grammars nor a length penalty.
 _PLAIN_SEARCHES = {ATTENTION, *(mode for mode in MODES if not SEARCH_MODES[mode].has_alternatives)}
 
 

@@ -87,12 +87,14 @@ class Row:
     chunking: str
     wer: float | None  # error rate as a fraction, in the unit of `Counting`; None: there are no reference words
     interval: Interval | None  # 95 % confidence interval
+    insertions_per_hour: float | None  # words inserted per hour of audio; None: there are reference words
     substitutions: int
     deletions: int
     insertions: int
     words: int
     utterances: int
     utterances_wrong: int
+    utterances_empty: int  # with reference words but no text, such as those that a grammar rejects
     deletions_by_length: list[LengthRow]
     encoder_seconds: float
     search_seconds: float
@@ -120,12 +122,14 @@ def scored(evaluation: Evaluation) -> list[Scored]:
             chunking=found.chunking,
             wer=total.rate if total.reference else None,
             interval=scoring.interval(),
+            insertions_per_hour=scoring.insertions_per_hour(evaluation.audio_seconds),
             substitutions=total.substitutions,
             deletions=total.deletions,
             insertions=total.insertions,
             words=total.reference,
             utterances=len(scoring.utterances),
             utterances_wrong=scoring.utterances_wrong,
+            utterances_empty=scoring.utterances_empty,
             deletions_by_length=[
                 LengthRow(shortest, longest, utterances, counts.reference, counts.deletions)
                 for shortest, longest, utterances, counts in scoring.by_length()
@@ -148,7 +152,8 @@ def write_results(evaluation: Evaluation, conditions: list[Scored], result_dir: 
         write_text(
             directory / "tokens", "".join(" ".join([key, *map(str, ids)]) + "\n" for key, ids in found.tokens.items())
         )
-        write_text(directory / "wer", scoring.report())
+        report = scoring.report(noun=evaluation.counting.noun, seconds=evaluation.audio_seconds)
+        write_text(directory / "wer", report)
     write_text(result_dir / _UTTERANCES, "".join(_utterance_lines(evaluation, conditions)))
     content = {
         "checkpoint": evaluation.checkpoint,
@@ -231,6 +236,7 @@ def condition_errors(conditions: list[Scored]) -> tuple[ConditionErrors, ...]:
             row.interval,
             row.real_time_factor,
             "" if found.delay is None else found.delay.text(),
+            row.insertions_per_hour,
         )
         for found, scoring, row in conditions
     )

@@ -54,12 +54,10 @@ class ErrorCounts(NamedTuple):
         return self.deletions / self.reference if self.reference else 0.0
 
     def summary(self) -> str:
-        """Return one line in the format of WeNet's compute-wer."""
+        """Return one line in the format of WeNet's compute-wer; without reference words the rate is "-"."""
         correct = self.reference - self.substitutions - self.deletions
-        return (
-            f"{100 * self.rate:4.2f} % N={self.reference} C={correct} "
-            f"S={self.substitutions} D={self.deletions} I={self.insertions}"
-        )
+        rate = f"{100 * self.rate:4.2f}" if self.reference else "-"
+        return f"{rate} % N={self.reference} C={correct} S={self.substitutions} D={self.deletions} I={self.insertions}"
 
 
 class AlignedPair(NamedTuple):
@@ -132,6 +130,19 @@ class Scoring(NamedTuple):
         """Return the number of utterances with an error."""
         return sum(utterance.counts.errors > 0 for utterance in self.utterances)
 
+    @property
+    def utterances_empty(self) -> int:
+        """Return the number of utterances with reference words but no text, such as those that a grammar rejects."""
+        counts = (utterance.counts for utterance in self.utterances)
+        return sum(0 < found.reference == found.deletions and not found.insertions for found in counts)
+
+    def insertions_per_hour(self, seconds: float) -> float | None:
+        """Return the words inserted per hour of `seconds` of audio; None if the references have words.
+
+        Silence, noise and foreign speech have empty references, so that there is no error rate.
+        """
+        return None if self.total.reference else self.total.insertions * 3600 / seconds
+
     def part(self, keys: Iterable[str]) -> Scoring:
         """Return the scoring of the utterances with these keys."""
         chosen = set(keys)
@@ -178,8 +189,31 @@ class Scoring(NamedTuple):
         low, high = np.quantile(np.concatenate(rates), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return Interval(float(low), float(high))
 
-    def report(self, brief: bool = False) -> str:
-        """Return a report in the format of WeNet's compute-wer: totals and, unless `brief`, aligned utterances."""
+    def insertions_text(self, noun: str = "words", seconds: float | None = None) -> str:
+        """Describe the insertions of a corpus whose references are all empty.
+
+        Args:
+            noun: what is counted.
+            seconds: duration of the corpus; None: unknown.
+
+        >>> print(score({"noise": ""}, {"noise": "one two"}).insertions_text(seconds=900))
+        2 words in 0.25 h without speech to recognise: 8.0 per hour, in 1 of 1 utterances
+        """
+        where = f"in {self.utterances_wrong:,} of {len(self.utterances):,} utterances"
+        rate = None if seconds is None else self.insertions_per_hour(seconds)
+        if seconds is None or rate is None:
+            return f"{self.total.insertions:,} {noun} without speech to recognise, {where}"
+        hours = f"{seconds / 3600:.3g} h without speech to recognise"
+        return f"{self.total.insertions:,} {noun} in {hours}: {rate:.1f} per hour, {where}"
+
+    def report(self, brief: bool = False, noun: str = "words", seconds: float | None = None) -> str:
+        """Return a report in the format of WeNet's compute-wer: totals and, unless `brief`, aligned utterances.
+
+        Args:
+            brief: leave out the aligned utterances.
+            noun: what is counted.
+            seconds: duration of the corpus, for insertions per hour if all references are empty; None: unknown.
+        """
         lines = []
         for key, alignment, counts in () if brief else self.utterances:
             labels, recognised = [], []
@@ -192,7 +226,9 @@ class Scoring(NamedTuple):
         lines += ["", "=" * 75]
         lines += [f"no hypothesis, counted as deleted: {key}" for key in self.missing]
         lines += [f"no reference, not counted: {key}" for key in self.extra]
-        lines += [f"Overall -> {self.total.summary()}", *self._interval_lines(), "=" * 75]
+        lines.append(f"Overall -> {self.total.summary()}")
+        lines += self._interval_lines() if self.total.reference else [self.insertions_text(noun, seconds)]
+        lines.append("=" * 75)
         return "\n".join(lines) + "\n"
 
     def _interval_lines(self) -> list[str]:

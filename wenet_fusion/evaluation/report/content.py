@@ -32,6 +32,7 @@ class ConditionErrors(NamedTuple):
     interval: Interval | None
     real_time_factor: float | None = None
     delay: str = ""  # percentiles 50 / 90 / 95 of the emission delay of words, ms; empty: not measured
+    insertions_per_hour: float | None = None  # if there are no reference words; None: unknown
 
     @property
     def name(self) -> str:
@@ -90,6 +91,17 @@ def percent(fraction: float) -> str:
     return "errors, no words" if math.isinf(fraction) else f"{100 * fraction:.2f}"
 
 
+def rate_text(condition: ConditionErrors, noun: str) -> str:
+    """Return the error rate in percent; without reference words, the insertions and, if known, their rate."""
+    if condition.scoring.total.reference:
+        return f"{percent(condition.scoring.total.rate)} %"
+    return ", ".join(filter(None, (f"{condition.scoring.total.insertions:,} {noun} inserted", _per_hour(condition))))
+
+
+def _per_hour(condition: ConditionErrors) -> str:
+    return "" if condition.insertions_per_hour is None else f"{condition.insertions_per_hour:.1f} per hour"
+
+
 def interval_text(interval: Interval | None) -> str:
     """Return an interval in percent, empty for None."""
     return "" if interval is None else f"{100 * interval.low:.2f}\u2013{100 * interval.high:.2f}"
@@ -109,12 +121,16 @@ def rate_table(report: Report) -> Table:
                 cells.append(Cell("\u2013"))
                 continue
             best = condition.scoring.total.errors == report.best.scoring.total.errors
-            cells.append(Cell(percent(condition.scoring.total.rate), interval_text(condition.interval), best))
+            if words:
+                cells.append(Cell(percent(condition.scoring.total.rate), interval_text(condition.interval), best))
+            else:
+                cells.append(Cell(f"{condition.scoring.total.insertions:,}", _per_hour(condition), best))
         rows.append(tuple(cells))
-    header = (
-        f"{report.counting.rate_name}, % of {words:,} {report.counting.noun}",
-        *(label or "errors" for label in chunkings),
-    )
+    noun = report.counting.noun
+    first = f"{report.counting.rate_name}, % of {words:,} {noun}" if words else f"{noun} inserted; no reference {noun}"
+    header = (first, *(label or "errors" for label in chunkings))
+    if not words:
+        return Table("Insertions", header, tuple(rows), "The references are empty, so there is no error rate.")
     explanation = (
         f"Each rate has its {100 * LEVEL:.0f} % confidence interval, by bootstrap over utterances. The lowest is bold."
     )
@@ -125,6 +141,7 @@ def count_table(report: Report) -> Table:
     """Return the numbers of errors by kind, with a row for each condition."""
     timed = any(condition.real_time_factor is not None for condition in report.conditions)
     delayed = any(condition.delay for condition in report.conditions)
+    emptied = any(condition.scoring.utterances_empty for condition in report.conditions)
     utterances = len(report.conditions[0].scoring.utterances)
     header = ["", "errors", "substituted", "deleted", "inserted", f"utterances wrong, of {utterances:,}"]
     rows, explanation = [], ""
@@ -132,12 +149,16 @@ def count_table(report: Report) -> Table:
         scoring, total = condition.scoring, condition.scoring.total
         numbers = (total.errors, total.substitutions, total.deletions, total.insertions, scoring.utterances_wrong)
         cells = [Cell(condition.name), *(Cell(f"{number:,}") for number in numbers)]
+        if emptied:
+            cells.append(Cell(f"{scoring.utterances_empty:,}"))
         if timed:
             factor = condition.real_time_factor
             cells.append(Cell("\u2013" if factor is None else f"{factor:.4f}"))
         if delayed:
             cells.append(Cell(condition.delay or "\u2013"))
         rows.append(tuple(cells))
+    if emptied:
+        header.append("rejected or empty")
     if timed:
         header.append("real-time factor")
         explanation = (

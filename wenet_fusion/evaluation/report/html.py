@@ -18,6 +18,7 @@ from wenet_fusion.evaluation.report.content import (
     interval_text,
     percent,
     rate_table,
+    rate_text,
     worst_utterances,
 )
 
@@ -56,7 +57,7 @@ def page(report: Report) -> str:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.globals.update(
-        percent=percent, interval_text=interval_text, error_kind=error_kind, error_text=error_text,
+        percent=percent, rate_text=rate_text, interval_text=interval_text, error_kind=error_kind, error_text=error_text,
         worst_utterances=worst_utterances, is_gap=lambda piece: isinstance(piece, Gap), commonest=COMMONEST,
     )  # fmt: skip
     tables = [count_table(report), deletion_table(report), *report.tables]
