@@ -2,7 +2,7 @@
 """Time the whole runtime, from audio to text, and the encoder alone, in one process with one thread.
 
 The weights are random, but the posteriors are peaked and mostly blank as with a trained CTC head. Also timed: rescoring
-of a 20 s segment, and the start of a new process until its first text. Writes runtime.md and runtime.json.
+of a 20 s segment, and new processes from their start until their first text. Writes runtime.md and runtime.json.
 """
 
 import os
@@ -72,8 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "\n".join(run.lines()),
             f"{sizes.seconds:g} s of noise, fed {FED_SECONDS:g} s at a time; {sizes.vocabulary} tokens; whole chunks "
             f"only. {settings.effort}; the calls take turns. "
-            f"A frame's most probable token has a mean probability of {sure.best:.2f}. It is blank in "
-            f"{100 * sure.blank:.0f} % of the frames.",
+            f"In {noise.size / SAMPLE_RATE:g} s of the noise at {chunking_label(sizes.chunkings[0])}, a frame's most "
+            f"probable token has a mean probability of {sure.best:.2f}, and is blank in {100 * sure.blank:.0f} % of the "
+            "frames.",
             *(
                 f"At {chunking_label(chunking)}:\n\n{whole_table(times, names, steps[chunking])}"
                 for chunking, times in whole.items()

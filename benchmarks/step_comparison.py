@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Time a step of our int8 model against the LayerNorm Conformer in its fastest forms, and against WeNet's own exports.
+"""Time a step of our int8 model against a LayerNorm Conformer in onnxruntime, and against WeNet's own exports.
 
 A step maps samples and state to the best tokens and the next state. All models run by turns in one process with one
-thread; all weights are random. Give with --wenet_dir the folder of a WeNet experiment with what WeNet's scripts wrote:
-final.zip and final_quant.zip (export_jit.py), onnx_16_4 and onnx_4_16 (export_onnx_cpu.py with these chunks and left
-contexts), units.txt and train.yaml. What is missing is left out. Writes step_comparison.md and .json.
+thread; our model and the Conformer have random weights. --wenet_dir names the folder of a WeNet experiment, which holds
+train.yaml, units.txt and at least one of these files of WeNet's scripts: final.zip and final_quant.zip (export_jit.py),
+onnx_16_4 and onnx_4_16 (export_onnx_cpu.py with these chunks and left contexts). Writes step_comparison.md and .json.
 """
 
 import argparse
@@ -41,7 +41,10 @@ from wenet_fusion.trained_model import FileForm, TrainedModel, meta_record
 
 CHUNKINGS = (Chunking(16, 4), Chunking(4, 16))
 OURS, CONFORMER, WENET = "FusionFormer", "LayerNorm Conformer", "WeNet's export"
-LEAST_GAIN = {16: 3.0, 4: 2.2}  # over the Conformer's fastest form, by frames per chunk: the goals for AMX
+LEAST_GAIN = {
+    16: 3.0,
+    4: 2.2,
+}  # by frames per chunk: goals for the time of the Conformer's fastest form divided by ours, set for AMX
 WENET_FILES = {
     "TorchScript float32": "final.zip",
     "TorchScript int8": "final_quant.zip",
@@ -82,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = this_run(args.seed, os.getloadavg()[0])
     sizes = [f"{OURS} and {CONFORMER}: {describe(config, vocabulary)}."]
     if args.wenet_dir is not None:
-        sizes.append(f"{WENET}: {wenet_size(args.wenet_dir)}; 16 streams are stepped one after the other.")
+        sizes.append(f"{WENET}: {wenet_size(args.wenet_dir)}; several streams are stepped one after the other.")
     parts = ["# A step, compared", "\n".join(run.lines()), " ".join(sizes), table(times), goals_table(goals(times))]
     text = "\n\n".join(parts)
     print(text)
@@ -120,7 +123,7 @@ def write_static_conformer(trained: TrainedModel, seed: int, convolutions: bool,
 
 
 def wenet_subjects(folder: Path | None, chunking: Chunking) -> list[Subject]:
-    """Return the files that WeNet's scripts wrote, those of graphs for this chunking."""
+    """Return the files that WeNet's scripts wrote; of the ONNX graphs, those exported for this chunking."""
     if folder is None:
         return []
     files = {form: folder / name.format(*chunking) for form, name in WENET_FILES.items()}

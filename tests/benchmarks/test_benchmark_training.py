@@ -22,7 +22,7 @@ from parts.timing import Timing
 from parts.training.loader_speed import Speeds
 from parts.training.step_memory import TOY, TOY_DECODER, Memory
 from parts.training.step_time import NORM_ALONE, WENETS, find_goals
-from parts.training.training_subject import KEPT, PRECISIONS, Form, Plan, Subject, keep_activations, saved_bytes
+from parts.training.training_subject import KEPT, PRECISIONS, Form, Plan, Subject, checkpoint_activations, saved_bytes
 from parts.training.wenet_package import import_wenet
 from parts.training.wenet_subject import WenetSubject
 
@@ -153,7 +153,7 @@ def test_steps_keep_the_requested_activations() -> None:
     assert kept["default"] > kept["layer inputs kept"] > 0
     types = []
     for name in ("layer inputs kept", "default"):
-        keep_activations(subject.model, KEPT[name])
+        checkpoint_activations(subject.model, KEPT[name])
         types.append({type(module).__name__ for module in subject.model.modules()})
     assert "RecomputedChain" in types[0] and not any(name.startswith("Recomputed") for name in types[1])
     assert all(bool(torch.isfinite(parameter).all()) for parameter in subject.model.parameters())

@@ -29,7 +29,9 @@ def write_kaldi_folder(folder: Path, utterances: Iterable[Spoken]) -> int:
             twice.append(f"{utterance.key}: {known[utterance.key].path} and {utterance.path}")
         known[utterance.key] = utterance
     if twice:
-        raise ValueError(f"{folder}: not written, keys occur twice; name each folder once:\n{list_problems(twice)}")
+        raise ValueError(
+            f"{folder}: not written, keys occur twice; give each part of the corpus once:\n{list_problems(twice)}"
+        )
     if not known:
         raise ValueError(f"{folder}: not written, the corpus has no utterance")
     found = [known[key] for key in sorted(known)]

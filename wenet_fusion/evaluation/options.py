@@ -13,7 +13,7 @@ from wenet_fusion.scoring.transcripts import Counting
 ATTENTION = "attention"
 ALL_MODES = (*(mode for mode in MODES if mode != RESCORING), ATTENTION, RESCORING)  # in their default order
 PLAIN = "plain"
-# Searches that use neither hot words, language models, grammars nor a length penalty.
+# Searches on which hot words, language models, grammars and a length penalty have no effect.
 _PLAIN_SEARCHES = {ATTENTION, *(mode for mode in MODES if not SEARCH_MODES[mode].has_alternatives)}
 
 
@@ -37,7 +37,7 @@ class EvaluationOptions:
     """Settings of an evaluation, which the constructor checks.
 
     Raises:
-        ValueError: a setting is unknown, missing, given twice, or has no effect in any mode.
+        ValueError: a setting is unknown, missing or given twice, or a variant changes nothing in any of the modes.
 
     >>> options = EvaluationOptions(("ctc_greedy_search", "attention"), (Chunking(16, 4), Chunking(8, 8)))
     >>> [search.mode for search in options.searches]
@@ -46,7 +46,9 @@ class EvaluationOptions:
 
     modes: tuple[str, ...] = ALL_MODES
     chunkings: tuple[Chunking, ...] = ()
-    variants: tuple[Variant, ...] = (Variant(PLAIN, DecodingOptions()),)  # attention search takes the first's beam size
+    variants: tuple[Variant, ...] = (
+        Variant(PLAIN, DecodingOptions()),
+    )  # attention search uses the first one's beam size
     counting: Counting = Counting()
     max_batch_seconds: float = 100.0
     ctm: Path | None = None  # CTM file with word times of the references, to measure emission delays
@@ -54,7 +56,8 @@ class EvaluationOptions:
     def __post_init__(self) -> None:
         unknown = [mode for mode in self.modes if mode not in ALL_MODES]
         if unknown or not self.modes:
-            raise ValueError(f"unknown decoding modes {unknown}; choose from {', '.join(ALL_MODES)}")
+            what = f"unknown decoding modes {unknown}" if unknown else "no decoding mode was given"
+            raise ValueError(f"{what}; choose from {', '.join(ALL_MODES)}")
         if not self.chunkings:
             raise ValueError("no chunking was given; choose 'full' or SIZE/LEFT such as 16/4")
         if not self.variants:

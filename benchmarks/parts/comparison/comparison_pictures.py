@@ -14,11 +14,11 @@ from pictures import BLUE, GRID, PALE_BLUE, PALE_INK, RED, YELLOW, load_pyplot
 
 GREEN = "#5f9c6b"
 COLOURS = (PALE_INK, YELLOW, RED, GREEN, PALE_BLUE, BLUE)  # in the order of CONFIGURATIONS
-WORST, LEAST = 100.0, 0.3  # percent, limits of the logarithmic scale of errors
+HIGHEST, LOWEST = 100.0, 0.3  # percent; errors beyond are drawn at these, on a logarithmic scale
 
 
 def draw(sizes: Sequence[SizeFindings], path: Path) -> None:
-    """Draw a row of panels for each size, with the best run of each configuration so far. Raises OSError."""
+    """Draw a row of panels for each size: the best runs, and all runs by learning rate. Raises OSError."""
     plt = load_pyplot()
     figure, axes = plt.subplots(len(sizes), 3, figsize=(14, 4 * len(sizes)), squeeze=False)
     for row, found in zip(axes, sizes):
@@ -27,8 +27,12 @@ def draw(sizes: Sequence[SizeFindings], path: Path) -> None:
                 width = 2.4 if item.configuration in (BASELINE, OURS) else 1.2
                 _draw_run(row, item, {"color": colour, "lw": width, "label": item.configuration.name})
         row[0].set(title=f"{found.size}: training loss", xlabel="update", yscale="log")
-        row[1].set(title=f"{found.size}: dev WER, %, of the best run so far", xlabel="processor minutes", yscale="log")
-        row[2].set(title=f"{found.size}: dev WER, %, by learning rate", xlabel="peak rate", xscale="log", yscale="log")
+        row[1].set(
+            title=f"{found.size}: dev WER, %, of the best finished run", xlabel="processor minutes", yscale="log"
+        )
+        row[2].set(
+            title=f"{found.size}: dev WER, %, by learning rate", xlabel="peak learning rate", xscale="log", yscale="log"
+        )
         rates = sorted({run.rate for item in found.configurations for run in item.grid})
         row[2].set_xticks(rates, [f"{rate:g}" for rate in rates])
         row[2].set_xticks([], minor=True)
@@ -51,8 +55,8 @@ def _draw_run(row: Any, item: Findings, look: dict[str, Any]) -> None:
     row[1].plot([step * minutes for step in steps], [_percent(wer) for wer in wers], **look)
     by_rate: dict[float, float] = {}
     for run, ended in item.grid.items():
-        wer = WORST if ended.status == "diverged" or ended.dev_wer is None else _percent(ended.dev_wer)
-        by_rate[run.rate] = min(wer, by_rate.get(run.rate, WORST))
+        wer = HIGHEST if ended.status == "diverged" or ended.dev_wer is None else _percent(ended.dev_wer)
+        by_rate[run.rate] = min(wer, by_rate.get(run.rate, HIGHEST))
     row[2].plot(sorted(by_rate), [by_rate[rate] for rate in sorted(by_rate)], "o-", ms=4, **look)
 
 
@@ -61,4 +65,4 @@ def _curve(points: Sequence[Point]) -> tuple[list[int], list[float]]:
 
 
 def _percent(wer: float) -> float:
-    return min(WORST, max(LEAST, 100 * wer))
+    return min(HIGHEST, max(LOWEST, 100 * wer))

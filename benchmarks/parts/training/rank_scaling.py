@@ -1,4 +1,7 @@
-"""Time steps of one rank and of two ranks, by turns, in two processes with one thread each, connected by gloo."""
+"""Time steps of one rank, of two independent trainings and of two ranks, by turns.
+
+Two processes with one thread each run them; the two ranks are connected by gloo.
+"""
 
 import json
 import tempfile

@@ -1,7 +1,4 @@
-"""Measure the memory of a training step in a separate process.
-
-This module imports little, so that the processes start quickly.
-"""
+"""Measure the memory of a training step; step_time.py calls this in a new process for each form."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +25,10 @@ class Memory(NamedTuple):
 
 
 def memory_here(plan: Plan, form: Form) -> Memory:
-    """Measure the memory of two steps in this process; the optimiser has its state only from the second step on."""
+    """Measure the memory of a step in this process.
+
+    The first of two steps creates the optimiser's state, so only the second holds it during forward and backward.
+    """
     torch.set_num_threads(1)
     toy = Plan(TOY, TOY_DECODER, BatchSize(rows=1, seconds=0.5, tokens=1), plan.seed, plan.wenet)
     make_subject(toy, (form.precision,)).call(form.precision, form.kept)()  # loads libraries

@@ -21,14 +21,14 @@ from wenet_fusion.training.optimisation.update import Gradients
 from wenet_fusion.training.training_config import Precision, TrainingConfig
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
-KEPT = {"default": False, "layer inputs kept": True}  # kept activations: the values of `checkpoint_activations`
+KEPT = {"default": False, "layer inputs kept": True}  # what is kept for the backward pass -> `checkpoint_activations`
 VOCABULARY = 5000
 STEP = 1  # every step counts as the first, so that chunking and masks are the same
-RATE = 1e-6  # so small that the weights do not change
+RATE = 1e-6  # so small that the weights hardly change
 
 
 class Form(NamedTuple):
-    """A model, a precision and a choice of kept activations, timed together."""
+    """One combination of model, precision and kept activations that is timed."""
 
     model: str
     precision: Precision
@@ -54,7 +54,7 @@ class Plan(NamedTuple):
 
 
 class Subject:
-    """A model with its optimiser and a batch; `ranks` share its steps."""
+    """A model with its optimiser and a batch; each of `ranks` adds its own batch to a step."""
 
     def __init__(self, plan: Plan, precisions: tuple[Precision, ...], ranks: Ranks = Ranks()) -> None:
         torch.manual_seed(plan.seed)
@@ -72,14 +72,14 @@ class Subject:
         gradients = self._gradients[precision]
 
         def step() -> None:
-            keep_activations(self.model, KEPT[kept])
+            checkpoint_activations(self.model, KEPT[kept])
             gradients.compute(STEP, [self._batch], self._optimizer, stop=False)
             gradients.apply(self._optimizer)
 
         return step
 
 
-def keep_activations(model: nn.Module, checkpointed: bool) -> None:
+def checkpoint_activations(model: nn.Module, checkpointed: bool) -> None:
     """Choose whether the backward pass computes the layers again, instead of keeping their activations."""
     for module in model.modules():
         module.__class__ = LayerChain if type(module) is RecomputedChain else type(module)

@@ -9,8 +9,8 @@ from wenet_fusion_runtime.audio.sample_formats import MAX_CHANNELS, check_format
 
 LOUDEST = 16.0  # times full scale (24 dB): larger float samples are not on the scale [-1, 1]
 CANCELLED = (
-    "its channels have opposite phases and cancel each other in their mean: choose one with --channel 1 (in a list "
-    '"channel": 1, in an upload channel=1), or keep the mean with --channel 0'
+    "its channels have opposite phases and cancel each other in their mean: choose one, or keep the mean on purpose "
+    '(command line: --channel 1, or 0 for the mean; data.list: "channel": 1; upload: channel=1)'
 )
 _CANCELLED = 0.005  # channels cancel if their mean has less than this share of their energy (-23 dB)
 

@@ -34,8 +34,8 @@ from wenet_fusion_runtime.stream.stream import Stream
 
 MUTE_SECONDS = 3.0  # zeros from the start for this long cause a notice
 MUTED = "only zeros so far: check that the microphone is not muted and this program may use it"
-HALF_SAMPLE = 1e-6  # seconds; tolerance for rounding when sums of durations are compared
-MAX_LATENCIES = 20000  # number of last chunks in the summary of --latency
+ROUNDING_SECONDS = 1e-6  # tolerance when sums of durations are compared
+MAX_LATENCIES = 20000  # the summary of --latency covers at most this many of the most recent chunks
 
 
 def add(commands: Commands) -> None:
@@ -76,9 +76,11 @@ def add(commands: Commands) -> None:
         "--channels",
         type=int,
         metavar="N",
-        help="number of channels to capture (default: 1, or N of --channel; for a pipe that of its wav header, or 1)",
+        help="number of channels to capture (default: 1, or as --channel needs; for a pipe, as its wav header says)",
     )
-    mic.add_argument("--channel", type=int, metavar="N", help="channel to recognise, from 1 (default: the mean of all)")
+    mic.add_argument(
+        "--channel", type=int, metavar="N", help="channel to recognise, from 1; 0: the mean of all (default)"
+    )
     mic.add_argument("--save", type=Path, metavar="FILE.wav", help="save the audio to this new file")
     mic.add_argument("--seconds", type=float, metavar="S", help="end after S seconds of audio (default: at Ctrl-C)")
     add_format_arguments(mic, "segment")
@@ -97,7 +99,7 @@ def _mic(options: argparse.Namespace) -> int:
             raise ValueError(f"--{flag} must be {least} to {most}, found {value}")
     if options.seconds is not None and not 0 < options.seconds <= LONGEST_SECONDS:
         raise ValueError(f"--seconds must be positive, at most {LONGEST_SECONDS:g}, found {options.seconds:g}")
-    source = _source(options)  # fail before the model is loaded; the device opens after it
+    source = _source(options)  # check the options before the slow loading of the model; the device opens later
     recording = WavWriter(options.save) if options.save is not None else None
     recognizer, all_usable = build_recognizer(options)
     stream = create_stream(recognizer, options)
@@ -198,7 +200,7 @@ class _Display:
 
     Args:
         options: arguments of the command.
-        source: the source, whose losses are shown.
+        source: the audio source; the display tells how much audio it lost.
         chunk_seconds: duration of a chunk.
     """
 
@@ -215,7 +217,7 @@ class _Display:
         self._lost = ""
 
     def begin(self) -> None:
-        """Print that the device is open, and the beginning of the output format."""
+        """Print that the device is open, and the header of the output, such as WEBVTT."""
         self.notice(f"listening to {self._source.description}; Ctrl-C ends")
         self._print(self._writer.begin())
 
@@ -272,7 +274,7 @@ class _Display:
         parts = [f"{seconds_read:.1f} s of audio", self._losses() or "nothing lost"]
         if recording is not None and recording.paths:
             names = ", ".join(str(path) for path in recording.paths)
-            if recording.seconds >= seconds_read - HALF_SAMPLE:
+            if recording.seconds >= seconds_read - ROUNDING_SECONDS:
                 parts.append(f"saved to {names}")
             else:
                 parts[1:] = [*filter(None, [self._losses()]), f"the first {recording.seconds:.1f} s saved to {names}"]

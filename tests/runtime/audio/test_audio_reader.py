@@ -114,7 +114,7 @@ def test_a_channel_can_be_chosen_and_channels_that_cancel_are_refused(tmp_path: 
     with pytest.raises(ValueError, match="channel must be 1 to 32, or 0 for the mean of all, found -1"):
         load_audio(path, 8000, channel=-1)
     soundfile.write(path, np.stack([left, -0.95 * left], axis=1), 8000, subtype="FLOAT")
-    opposite = pytest.raises(ValueError, match="a.wav: its channels have opposite phases .*--channel 1 .*--channel 0")
+    opposite = pytest.raises(ValueError, match="a.wav: its channels have opposite phases .*--channel 1, or 0 ")
     with AudioReader(path) as reader, opposite:
         for _ in reader.blocks():
             pass

@@ -58,7 +58,7 @@ def format_textgrid(tiers: Mapping[str, Sequence[Word | Token]], seconds: float)
 
 
 def _filled(units: Sequence[Word | Token], seconds: float) -> Iterator[LabelledInterval]:
-    """Yield intervals of positive length, without gaps, from 0 to `seconds` or to the end of the last unit."""
+    """Yield intervals of positive length, without gaps, from 0 to `seconds` or, if later, the end of the last unit."""
     position = 0.0
     for unit in units:
         start = unit.start_seconds if unit.start_seconds - position >= SHORTEST_SECONDS else position
