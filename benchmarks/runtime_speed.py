@@ -73,8 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{sizes.seconds:g} s of noise, fed {FED_SECONDS:g} s at a time; {sizes.vocabulary} tokens; whole chunks "
             f"only. {settings.effort}; the calls take turns. "
             f"In {noise.size / SAMPLE_RATE:g} s of the noise at {chunking_label(sizes.chunkings[0])}, a frame's most "
-            f"probable token has a mean probability of {sure.best:.2f}, and is blank in {100 * sure.blank:.0f} % of the "
-            "frames.",
+            f"probable token has a mean probability of {sure.best:.2f}; it is blank in {100 * sure.blank:.0f} % of "
+            "the frames.",
             *(
                 f"At {chunking_label(chunking)}:\n\n{whole_table(times, names, steps[chunking])}"
                 for chunking, times in whole.items()

@@ -3,14 +3,14 @@
 # Usage: bash run_in_bochs.sh BOCHS KERNEL [PROCESSOR...]
 #
 #   BOCHS      folder in which Bochs 3.0 was built from its source after
-#              patch -p1 < tests/support/native/bochs-3.0.patch
+#              patch -p1 < tests/support/native/bochs-3.0.patch (of this repository)
 #              ./configure --enable-x86-64 --enable-avx --enable-evex --enable-amx --enable-cpu-level=6 --with-nogui && make
 #              (the patch corrects the signs of AMX products, and reports the feature XFD, which Linux requires for AMX)
-#   KERNEL     Linux 5.16 or later for x86-64, such as /boot/vmlinuz-6.1.0-50-cloud-amd64
+#   KERNEL     Linux 5.19 or later for x86-64, such as /boot/vmlinuz-6.1.0-50-cloud-amd64
 #   PROCESSOR  models of Bochs (default: sapphire_rapids, which has AMX, AVX-512 VNNI and AVX-VNNI)
 #
 # Needs g++, cpio, and Debian's packages busybox-static, isolinux, syslinux-common, vgabios and xorriso. A run takes a few
-# minutes. The exit status is 1 if a checksum is wrong.
+# minutes. The exit status is 1 if a call fails or a checksum is wrong.
 set -euo pipefail
 case ${1:-} in -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; exit ;; esac
 [ $# -ge 2 ] || { echo "error: give the folder of Bochs and a Linux kernel; see --help" >&2; exit 1; }
@@ -23,10 +23,11 @@ for file in "$bochs/bochs" "$bochs/bios/bios.bin-1.13.0" "$kernel" /bin/busybox 
 done
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$folder"' EXIT
 
 mkdir -p "$folder"/root/{bin,dev,proc} "$folder"/iso/isolinux
-PYTHONPATH=tests:. python -m support.native.write_calls "$folder/root/calls" >"$folder/expected"
+PYTHONPATH=tests:. python -m support.native.write_calls "$folder/calls" >"$folder/expected"
+cp -r "$folder/calls" "$folder/root/calls"
 flags=$(python -c "import sys; sys.path.insert(0, 'tests')
 from support.native.native_library import compiler_flags; print(*compiler_flags())")
 # shellcheck disable=SC2086
@@ -38,7 +39,7 @@ cat >"$folder/root/init" <<'END'
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t devtmpfs dev /dev
 exec >/dev/ttyS0 2>&1
-for call in /calls/*; do echo "call ${call##*/}" $(/replay $call); done
+for call in /calls/*; do echo "call ${call##*/}" $(/replay $call || echo failed -); done
 /bin/busybox sleep 1
 /bin/busybox poweroff -f
 END
@@ -75,7 +76,8 @@ info: action=ignore
 END
   : >"$folder/serial"
   (cd "$folder" && exec "$bochs/bochs" -q -unlock -f bochsrc >/dev/null 2>&1) &
-  until grep -aqE 'System halted|Power down|Kernel panic' "$folder/serial"; do
+  deadline=$((SECONDS + 1800))
+  until grep -aqE 'System halted|Power down|Kernel panic' "$folder/serial" || [ $SECONDS -gt $deadline ]; do
     kill -0 $! 2>/dev/null || break
     sleep 2
   done
@@ -86,9 +88,14 @@ import sys
 expected = dict(line.split() for line in open('$folder/expected'))
 calls = [line.split()[1:] for line in sys.stdin if line.startswith('call ')]
 found = {seed: dict(zip(families[::2], families[1::2])) for seed, *families in calls}
-wrong = [(seed, each) for seed in expected for each, number in found.get(seed, {'nothing': ''}).items() if number != expected[seed]]
-families = ', '.join(found[min(found)]) if found else 'nothing'
-print(f'$processor: {families}: {len(found)} of {len(expected)} calls ran, {len(wrong)} wrong checksums', *wrong)
+wrong = [
+    (seed, each)
+    for seed in expected
+    for each, number in (found.get(seed) or {'nothing': ''}).items()
+    if number != expected[seed]
+]
+families = ', '.join(dict.fromkeys(each for one in found.values() for each in one)) or 'nothing'
+print(f'$processor: {families}: {len(found)} of {len(expected)} calls ran, {len(wrong)} wrong', *wrong)
 sys.exit(bool(wrong))
 " || status=1
 done

@@ -99,10 +99,11 @@ def format_rows(rows: Sequence[Row], has_grammar: bool = False) -> str:
     widest = max(7, *(len(row.variant) for row in rows))
     delayed = any(row.emission_delay_ms is not None for row in rows)
     wordless = any(row.insertions_per_hour is not None for row in rows)
+    counts_rejected = has_grammar and not wordless  # without reference words, every text is an insertion
     lines = [
         f"{'mode':24} {'variant':{widest}} {'chunking':>8} {'errors %':>9} {'95 % interval':>14} {'sub':>5} {'del':>5}"
         f" {'ins':>5} {'of':>6} {'RTF':>7}"
-        + " rejected" * has_grammar
+        + " rejected" * counts_rejected
         + "  inserted" * wordless
         + "  delay of words, ms (50 / 90 / 95 %)" * delayed
     ]
@@ -112,7 +113,7 @@ def format_rows(rows: Sequence[Row], has_grammar: bool = False) -> str:
         lines.append(
             f"{row.mode:24} {row.variant:{widest}} {row.chunking:>8} {rate:>9} {interval:>14} {row.substitutions:5}"
             f" {row.deletions:5} {row.insertions:5} {row.words:6} {row.real_time_factor:7.4f}"
-            + f" {row.utterances_empty:8}" * has_grammar
+            + f" {row.utterances_empty:8}" * counts_rejected
             + ("" if row.insertions_per_hour is None else f"  {_inserted(row)}")
             + ("" if row.emission_delay_ms is None else f"  {row.emission_delay_ms.text()}")
         )

@@ -53,10 +53,8 @@ def variants_of(arguments: argparse.Namespace, vocabulary: Vocabulary) -> Reques
             variants.append(Variant(f"{_HOT_WORDS} + {_LANGUAGE_MODEL}", both, f"{phrases}; {model}"))
     within = with_grammar(DecodingOptions(), arguments)
     if within.grammar is not None:
-        grammar, limit = (
-            f"{arguments.grammar} (SHA-256 {file_sha256(arguments.grammar)[:12]})",
-            within.grammar_threshold,
-        )
+        grammar = f"{arguments.grammar} (SHA-256 {file_sha256(arguments.grammar)[:12]})"
+        limit = within.grammar_threshold
         variants += [
             Variant(
                 _GRAMMAR if name == PLAIN else f"{name} + {_GRAMMAR}",

@@ -42,6 +42,8 @@ struct Dots {
       tiles.bytes[i] = TILE_BYTES;
       tiles.rows[i] = i == blocks - 1 || i == 5 ? last : TILE_ROWS;
     }
+    // GCC believes that the instruction reads only eight bytes: without this it may drop the other ones.
+    __asm__ volatile("" : : "r"(&tiles) : "memory");
     _tile_loadconfig(&tiles);
   }
   ~Dots() { _tile_release(); }
@@ -134,6 +136,8 @@ bool is_served() {
 }  // namespace
 
 #include "step.hpp"
+
+static_assert(CHUNK_ROWS <= BLOCKS * TILE_ROWS && ALIGNED % TILE_BYTES == 0, "the tiles hold a chunk of rows");
 
 extern const wenet_fusion::Kernels amx_kernels = {"amx", is_served, run_step, run_products, multiply};
 

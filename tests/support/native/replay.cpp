@@ -17,6 +17,7 @@ void* wenet_fusion_load(const int32_t* sizes, const void* const* tensors, const 
 void wenet_fusion_free(void* model);
 int64_t wenet_fusion_state_floats(const void* model, int64_t cached);
 int wenet_fusion_step(const void* model, const wenet_fusion::Step* step);
+int64_t wenet_fusion_multiply(int family, int64_t turns);
 }
 
 namespace {
@@ -61,6 +62,7 @@ int main(int, char** arguments) {
   for (const auto& tensor : tensors) pointers.push_back(tensor.data());  // aligned, as the checks in Python ensure
   for (int family = 0; family < wenet_fusion_families(); ++family) {
     if (!*wenet_fusion_family(family)) continue;
+    wenet_fusion_multiply(family, 1);  // it must run; it has no result
     void* model = wenet_fusion_load(sizes.data(), pointers.data(), ranges.data(), family);
     std::vector<float> state(streams * wenet_fusion_state_floats(model, cached));
     std::vector<int64_t> position(streams);

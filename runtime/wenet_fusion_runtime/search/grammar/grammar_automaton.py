@@ -20,7 +20,7 @@ class GrammarState:
 
     Attributes:
         reads: for each symbol that may follow, the states of the program after it, with the natural log of the
-            weight of the best way there, relative to the best of all.
+            weight of the best way there, relative to the best of all (in the start state: not relative).
         end: the same for a text that ends here; -inf: a sentence cannot end here.
         after_boundary: whether a word may begin here, so that a boundary changes nothing.
         steps: the steps that were computed so far.
