@@ -17,7 +17,7 @@ from support.runtime.server_process import ServerProcess, connected, eventually,
 def server(tmp_path: Path) -> Iterator[ServerProcess]:
     model = save_archive(tmp_path / "model.zip")
     with ServerProcess(
-        model, "--send_seconds", 1, "--start_seconds", 2, "--idle_seconds", 20, "--max_sessions", 64
+        model, "--send_seconds", 1, "--start_seconds", 6, "--idle_seconds", 20, "--max_sessions", 64
     ) as started:
         yield started
 
