@@ -78,9 +78,7 @@ def add(commands: Commands) -> None:
         metavar="N",
         help="number of channels to capture (default: 1, or as --channel needs; for a pipe, as its wav header says)",
     )
-    mic.add_argument(
-        "--channel", type=int, metavar="N", help="channel to recognise, from 1; 0: the mean of all (default)"
-    )
+    mic.add_argument("--channel", type=int, metavar="N", help="channel to recognise, from 1; 0: their mean (default)")
     mic.add_argument("--save", type=Path, metavar="FILE.wav", help="save the audio to this new file")
     mic.add_argument("--seconds", type=float, metavar="S", help="end after S seconds of audio (default: at Ctrl-C)")
     add_format_arguments(mic, "segment")

@@ -121,7 +121,7 @@ def test_a_channel_can_be_chosen(faulty: ServerProcess) -> None:
 
     async def run() -> None:
         status, answer = await upload(faulty, opposite)
-        assert status == 400 and "in an upload channel=1" in answer["message"]
+        assert status == 400 and "upload: channel=1" in answer["message"]
         for channel, expected in (("1", "a b c d"), ("2", "a b c d"), ("0", "")):
             assert (await upload(faulty, opposite, f"?channel={channel}"))[1]["text"] == expected
         for channel, message in (("3", "upload: "), ("x", "channel must be an integer from 0 to 32, found")):
