@@ -21,7 +21,9 @@ def data(tone_run: ToneRun, tmp_path: Path) -> Path:
     keys = [each["key"] for each in records]
     groups = "".join(f"{key} {'early' if number < 4 else 'late'}\n" for number, key in enumerate(keys))
     (tmp_path / "data" / "tones" / "utt2group").write_text(groups)
-    (tmp_path / "data" / "tones" / "utt2spk").write_text("".join(f"{key} {key[-1]}\n" for key in keys[:2]))
+    (tmp_path / "data" / "tones" / "utt2spk").write_text(
+        "".join(f"{key} {number // 3}\n" for number, key in enumerate(keys))
+    )
     rng = np.random.default_rng(0)
     soundfile.write(tmp_path / "noise.wav", rng.uniform(-0.01, 0.01, 8000), 8000)
     record = {"key": "noise", "wav": str(tmp_path / "noise.wav"), "txt": ""}
@@ -48,10 +50,10 @@ def test_a_card_has_sets_groups_grammars_and_other_systems(tone_model: Path, dat
     words, found = sum(len(each["txt"].split()) for each in records), table(tmp_path / "card.md")
     assert found["set"] == ["speakers", "utterances", "words", "this model", "deaf"]
     own = "0.0 % (0.0 to 0.0)"
-    assert found["tones"] == ["9", "9", str(words), own, "100.0 % (100.0 to 100.0)"]
-    assert found["tones, within a grammar"] == ["9", "9", str(words), own, ""]
+    assert found["tones"] == ["3", "9", str(words), own, "100.0 % (100.0 to 100.0)"]
+    assert found["tones, within a grammar"] == ["3", "9", str(words), own, ""]
     assert [found[f"tones: {group}"][1] for group in ("early", "late")] == ["4", "5"]
-    assert found["noise"][:3] == ["1", "1", "0"] and found["noise"][3].endswith("words per hour")
+    assert found["noise"][:3] == ["", "1", "0"] and found["noise"][3].endswith("words per hour")
     assert "## Data\n\nTones." in (tmp_path / "card.md").read_text()
 
 

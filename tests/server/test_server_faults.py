@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from support.runtime.fake_model import SAMPLE_RATE, save_archive, speak
-from support.runtime.hostile_clients import ALL, huge_frame, malformed_json, never_reads, vanishes
+from support.runtime.hostile_clients import ALL, START_SECONDS, huge_frame, malformed_json, never_reads, vanishes
 from support.runtime.server_process import ServerProcess, connected, eventually, metric, pcm, spoken_to
 
 
@@ -17,7 +17,7 @@ from support.runtime.server_process import ServerProcess, connected, eventually,
 def server(tmp_path: Path) -> Iterator[ServerProcess]:
     model = save_archive(tmp_path / "model.zip")
     with ServerProcess(
-        model, "--send_seconds", 1, "--start_seconds", 6, "--idle_seconds", 20, "--max_sessions", 64
+        model, "--send_seconds", 1, "--start_seconds", START_SECONDS, "--idle_seconds", 20, "--max_sessions", 64
     ) as started:
         yield started
 

@@ -28,7 +28,7 @@ class Measured(NamedTuple):
     """The errors of one set, or of one group of its speakers."""
 
     name: str
-    speakers: int
+    speakers: int  # 0: unknown
     scoring: Scoring
     seconds: float
 
@@ -59,7 +59,8 @@ def measure(
     references = {each.key: each.text for each in utterances}
     found = {key: text for key, text in texts.items() if key in references}
     seconds = sum(each.seconds for each in utterances)
-    return Measured(name, len({speakers.get(key, key) for key in references}), score(references, found), seconds)
+    count = len({speakers[key] for key in references if key in speakers})
+    return Measured(name, count, score(references, found), seconds)
 
 
 def groups_of(folder: Path, utterances: Sequence[Utterance]) -> dict[str, list[Utterance]]:
@@ -121,7 +122,14 @@ def _row(measured: Mapping[str, Measured], others: Mapping[str, Path]) -> list[s
     own = measured[""]
     cells = [errors_text(measured[system]) if system in measured else "" for system in others]
     count = f"{len(own.scoring.utterances):,}"
-    return [own.name, f"{own.speakers:,}", count, f"{own.scoring.total.reference:,}", errors_text(own), *cells]
+    return [
+        own.name,
+        f"{own.speakers:,}" if own.speakers else "",
+        count,
+        f"{own.scoring.total.reference:,}",
+        errors_text(own),
+        *cells,
+    ]
 
 
 def card(options: argparse.Namespace, rows: Sequence[Sequence[str]], others: Mapping[str, Path]) -> str:
@@ -134,7 +142,7 @@ def card(options: argparse.Namespace, rows: Sequence[Sequence[str]], others: Map
         f"# {options.title}\n\n{about}\n## Errors\n\n"
         f"{options.model.name} ({size:.1f} MB), streamed in chunks of {options.chunk} frames"
         f"{', with its language model' if options.language_model else ''}. Word error rates have 95 % intervals by a "
-        "bootstrap over utterances; no speaker of these sets was in the training data.\n\n"
+        "bootstrap over utterances.\n\n"
         f"{markdown_table(header, rows)}\n\nMade at commit {commit or 'unknown'} by `local/write_model_card.py`.\n"
     )
 
