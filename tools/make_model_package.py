@@ -16,7 +16,7 @@ from wenet_fusion_runtime.model.metadata import KINDS, ONNX
 from wenet_fusion_runtime.model.model_file import read_meta
 from wenet_fusion_runtime.search.language_models.language_model import is_kenlm_binary, load_language_model
 from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
-from wenet_fusion_runtime.stream.installed_model import DESCRIPTION, PACKAGE
+from wenet_fusion_runtime.stream.installed_model import BUNDLED, CARD, DESCRIPTION, PACKAGE
 
 _PROJECT = """\
 [build-system]
@@ -27,7 +27,7 @@ build-backend = "setuptools.build_meta"
 name = "{name}"
 version = "{version}"
 description = "A speech recognition model for wenet-fusion-runtime"
-readme = "README.md"
+readme = "{package}/README.md"
 requires-python = ">=3.10"
 dependencies = ["wenet-fusion-runtime[{extras}]"]
 
@@ -41,8 +41,10 @@ _DEFAULTS = DecodingOptions()
 
 
 def make_package(options: argparse.Namespace) -> Path:
-    """Write the package's folder; an earlier package stays as it is until the new one is complete.
+    """Write the files of the model; earlier ones stay as they are until the new ones are complete.
 
+    Returns:
+        The folder of the model: in the package or, without `output`, in the runtime.
     Raises:
         OSError, ValueError: a file is missing, is no exported model or language model, or the folder holds something
             else.
@@ -50,30 +52,43 @@ def make_package(options: argparse.Namespace) -> Path:
     meta = read_meta(options.model)
     if meta.kind not in KINDS:
         raise ValueError(f"{options.model}: is a {meta.kind} model; a package holds a file of wenet-fusion export")
-    folder = options.output / PACKAGE
-    if options.output.exists() and any(options.output.iterdir()) and not (folder / DESCRIPTION).exists():
-        raise FileExistsError(f"{options.output}: holds something else than a model package; give another --output")
-    card = None if options.card is None else "".join(f"{line}\n" for line in read_lines(options.card))
-    weights = _weights(options)
-    record: dict[str, object] = {"file": "model" + options.model.suffix, "language_model": None, **weights}
+    is_binary = options.language_model is not None and is_kenlm_binary(options.language_model)
+    extras = ("onnx" if meta.kind == ONNX else "torch") + ",lm" * is_binary
+    if options.output is None and extras != "onnx":
+        raise ValueError(
+            f"--bundle: needs the runtime's extras [{extras}], but its extra [model] brings only onnxruntime; give an "
+            "ONNX archive and an ARPA file"
+        )
+    folder = BUNDLED if options.output is None else options.output / PACKAGE
+    output = options.output
+    if output is not None and output.exists() and any(output.iterdir()) and not (folder / DESCRIPTION).exists():
+        raise FileExistsError(f"{output}: holds something else than a model package; give another --output")
+    _write_model(folder, options)
+    if output is not None:
+        project = _PROJECT.format(name=options.name, version=options.version, extras=extras, package=PACKAGE)
+        write_text(output / "pyproject.toml", project)
+    return folder
+
+
+def _write_model(folder: Path, options: argparse.Namespace) -> None:
+    """Write the model's files, its description and its card into a folder, all of them or none."""
+    card = f"# {options.name}\n\nMade from {options.model.name}.\n"
+    texts = {CARD: card if options.card is None else "".join(f"{line}\n" for line in read_lines(options.card))}
+    if options.output is not None:
+        texts["__init__.py"] = '"""A model for wenet-fusion-runtime: see README.md."""\n'
+    record: dict[str, object] = {"file": "model" + options.model.suffix, "language_model": None, **_weights(options)}
     sources = {str(record["file"]): options.model}
     if options.language_model is not None:
         record["language_model"] = "language_model" + "".join(options.language_model.suffixes[-2:])
         sources[str(record["language_model"])] = options.language_model
-    is_binary = options.language_model is not None and is_kenlm_binary(options.language_model)
-    extras = ("onnx" if meta.kind == ONNX else "torch") + ",lm" * is_binary
-    record["sha256"] = file_sha256(options.model)
+    record |= {"sha256": file_sha256(options.model), "example": options.example}
+    texts[DESCRIPTION] = json.dumps(record, indent=2) + "\n"
     earlier = [path.name for path in folder.iterdir() if path.is_file()] if folder.exists() else []
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing_set(folder, [DESCRIPTION, *sorted({"__init__.py", *sources, *earlier} - {DESCRIPTION})]) as new:
+    with replacing_set(folder, [DESCRIPTION, *sorted({*texts, *sources, *earlier} - {DESCRIPTION})]) as new:
         for name, source in sources.items():
             shutil.copyfile(source, new / name)
-        write_text(new / DESCRIPTION, json.dumps(record, indent=2) + "\n")
-        write_text(new / "__init__.py", '"""A model for wenet-fusion-runtime: see README.md."""\n')
-    write_text(options.output / "README.md", card or f"# {options.name}\n\nMade from {options.model.name}.\n")
-    project = _PROJECT.format(name=options.name, version=options.version, extras=extras, package=PACKAGE)
-    write_text(options.output / "pyproject.toml", project)
-    return folder
+        for name, text in texts.items():
+            write_text(new / name, text)
 
 
 def _weights(options: argparse.Namespace) -> dict[str, float]:
@@ -107,10 +122,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--card", type=Path, metavar="FILE", help="model card in Markdown, which becomes the README")
     parser.add_argument("--name", default="wenet-fusion-model", help="name of the distribution")
     parser.add_argument("--version", default="0.1.0", help="version of the distribution")
-    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="folder to write")
+    parser.add_argument(
+        "--example",
+        default="",
+        metavar="TEXT",
+        help="a sentence that the server's page suggests to say",
+    )
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("--output", type=Path, metavar="FOLDER", help="folder of the package to write")
+    place.add_argument(
+        "--bundle", action="store_true", help="put the model into the runtime itself, which uses it without a package"
+    )
     options = parser.parse_args(arguments)
     folder = make_package(options)
     megabytes = sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) / 1e6
+    if options.bundle:
+        print(f"{folder}: {megabytes:.1f} MB")
+        return 0
     print(f"{options.output}: {options.name} {options.version}, {megabytes:.1f} MB")
     print(f"install it with: pip install {options.output}")
     return 0

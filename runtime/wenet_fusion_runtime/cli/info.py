@@ -20,7 +20,7 @@ MAX_ENTRIES = 8  # of a longer table, only the number of entries is printed
 
 def add(commands: Commands) -> None:
     """Add the command to the parser."""
-    add_command(
+    info = add_command(
         commands,
         "info",
         _info,
@@ -29,6 +29,7 @@ def add(commands: Commands) -> None:
         "TorchScript file.",
         ["final.zip", "exp/u2pp_conformer --units data/dict/lang_char.txt"],
     )
+    info.set_defaults(card=None)  # an installed model has one
 
 
 def _info(options: argparse.Namespace) -> int:
@@ -41,6 +42,7 @@ def _info(options: argparse.Namespace) -> int:
     weights = f"ctc_weight {meta.ctc_weight:g}, reverse_weight {meta.reverse_weight:g}"
     lines = [
         ("model", " ".join(map(str, paths))),
+        *([] if options.card is None else [("model card", str(options.card))]),
         ("kind", _KINDS.get(meta.kind, meta.kind)),
         ("size", f"{sum(path.stat().st_size for path in paths) / 1e6:.1f} MB"),
         ("SHA-256", file_sha256(*paths)),

@@ -11,8 +11,8 @@ from wenet_fusion_runtime.cli.command import Commands
 from wenet_fusion_runtime.model.wenet.wenet_files import model_paths
 from wenet_fusion_runtime.stream.installed_model import installed_model
 
-_TRANSCRIBE, _INFO = "transcribe", "info"
-_COMMANDS = (_TRANSCRIBE, "mic", "serve", _INFO)
+_TRANSCRIBE, _SERVE, _INFO = "transcribe", "serve", "info"
+_COMMANDS = (_TRANSCRIBE, "mic", _SERVE, _INFO)
 _PRINTS_AND_EXITS = {"help", "list_devices"}
 _SUFFIXES = (".zip", ".onnx", ".pt", ".pt2")
 
@@ -45,6 +45,9 @@ def parse_with_installed_model(parser: argparse.ArgumentParser, arguments: Seque
     options = parser.parse_args([command, str(installed.path), *rest])
     if command == _INFO:
         installed.check_file()
+        options.card = installed.card
+    elif command == _SERVE:
+        options.example = options.example or installed.example
     if command == _INFO or options.language_model is not None:
         return options
     options.language_model = installed.language_model_for(options.mode)

@@ -15,7 +15,7 @@ from wenet_fusion_runtime.server.bind import BindOptions, bind
 from wenet_fusion_runtime.server.guard.addresses import LOCAL, Proxies
 from wenet_fusion_runtime.server.guard.server_log import start_log
 from wenet_fusion_runtime.server.limits import Limits
-from wenet_fusion_runtime.server.settings import SERVER_OPTIONS, ChunkChoice, Settings
+from wenet_fusion_runtime.server.settings import SERVER_OPTIONS, ChunkChoice, ModelTitle, Settings
 
 TOKEN_VARIABLE = "WENET_FUSION_TOKEN"
 
@@ -78,6 +78,9 @@ def add(commands: Commands) -> None:
         serve.add_argument_group("limits", "A client that exceeds a limit gets an error that names the limit.")
     )
     _add_engine_arguments(serve.add_argument_group("engine"))
+    serve.add_argument(
+        "--example", default="", metavar="TEXT", help="a sentence that the page suggests to say (default: none)"
+    )
     serve.add_argument(
         "--log_level",
         choices=["debug", "info", "warning", "error"],
@@ -248,7 +251,7 @@ def _serve(options: argparse.Namespace) -> int:
     sockets = bind(settings.bind)  # fail before the model is loaded if the port is taken
     recognizer, _ = build_recognizer(options)
     create_stream(recognizer, options)  # fail now, not at the first client, if the chunk is wrong
-    run(recognizer, options.model.name, settings, sockets, _announce)
+    run(recognizer, ModelTitle(options.model.name, options.example), settings, sockets, _announce)
     return 0
 
 

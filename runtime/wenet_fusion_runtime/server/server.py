@@ -21,7 +21,7 @@ from wenet_fusion_runtime.server.http.app import build_app
 from wenet_fusion_runtime.server.http.pages import load_pages
 from wenet_fusion_runtime.server.http.request_handler import RequestHandler
 from wenet_fusion_runtime.server.service import LOG, Service
-from wenet_fusion_runtime.server.settings import Settings
+from wenet_fusion_runtime.server.settings import ModelTitle, Settings
 from wenet_fusion_runtime.stream.recognizer import Recognizer
 
 BACKLOG = 1024  # connections that wait to be accepted
@@ -30,7 +30,7 @@ HANDLER_SECONDS = 2.0  # time for request handlers to end after the drain
 
 def run(
     recognizer: Recognizer,
-    model: str,
+    model: ModelTitle,
     settings: Settings,
     sockets: list[socket.socket],
     announce: Callable[[list[str]], object],
@@ -41,7 +41,7 @@ def run(
 
     Args:
         recognizer: decodes live sessions; uploads use the endpoint rules of files.
-        model: name of the model, to show to users.
+        model: what clients see of the model.
         settings: all other settings.
         sockets: bound sockets, see `bind`; they are closed at the end.
         announce: called with the URLs once the server accepts connections.
@@ -53,7 +53,7 @@ def run(
 
 async def _run(
     recognizer: Recognizer,
-    model: str,
+    model: ModelTitle,
     settings: Settings,
     sockets: list[socket.socket],
     announce: Callable[[list[str]], object],

@@ -30,6 +30,18 @@ class ChunkChoice:
 
 
 @dataclass(frozen=True)
+class ModelTitle:
+    """The model's name and a sentence to try, as clients see them.
+
+    >>> ModelTitle("final.zip").example
+    ''
+    """
+
+    name: str
+    example: str = ""  # a sentence that the page suggests to say; empty: none
+
+
+@dataclass(frozen=True)
 class Settings:
     """All settings of a server except its recognizer.
 

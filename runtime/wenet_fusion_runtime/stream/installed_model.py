@@ -1,4 +1,4 @@
-"""Find the installed model: the package wenet_fusion_model, which holds an exported file with its language model."""
+"""Find the installed model: the package wenet_fusion_model or, without it, the model that the runtime brings along."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from wenet_fusion_runtime.stream.recognizer import Recognizer
 
 PACKAGE = "wenet_fusion_model"
 DESCRIPTION = "model.json"
-_AGAIN = f"install {PACKAGE} again"
+CARD = "README.md"
+BUNDLED = Path(__file__).parents[1] / "bundled_model"
 MISSING = (
     f"no model is installed (the package {PACKAGE}): name a file that wenet-fusion export wrote, or make a package of "
     "one with tools/make_model_package.py and install it"
@@ -23,7 +24,7 @@ MISSING = (
 
 @dataclass(frozen=True)
 class InstalledModel:
-    """The files and decoding weights of an installed model package.
+    """The files and decoding weights of an installed model.
 
     >>> InstalledModel(Path("model.zip"), None, 0.5, 0.0, sha256=64 * "0").language_model is None
     True
@@ -34,6 +35,13 @@ class InstalledModel:
     lm_weight: float
     word_bonus: float
     sha256: str  # of the exported file when the package was made
+    example: str = ""  # a sentence that the model understands, to be suggested to users; empty: none
+
+    @property
+    def card(self) -> Path | None:
+        """The model card in Markdown; None if the model has none."""
+        path = self.path.parent / CARD
+        return path if path.is_file() else None
 
     def check_file(self) -> None:
         """Compare the exported file with its SHA-256, which reads the whole file.
@@ -45,7 +53,7 @@ class InstalledModel:
         if (found := file_sha256(self.path)) != self.sha256:
             raise ValueError(
                 f"{self.path}: its SHA-256 is {found}, but {DESCRIPTION} beside it says {self.sha256}: the file was "
-                f"changed or is damaged; {_AGAIN}"
+                f"changed or is damaged; {_again(self.path.parent)}"
             )
 
     def language_model_for(self, mode: str | None) -> Path | None:
@@ -72,22 +80,25 @@ class InstalledModel:
 
 
 def installed_model() -> InstalledModel:
-    """Return the installed model.
+    """Return the model of the package `wenet_fusion_model` if it is installed, else the runtime's own.
 
     Raises:
-        FileNotFoundError: none is installed, or a file of its package is missing; the message says what to do.
-        ValueError: the package's description is damaged.
+        FileNotFoundError: there is neither, or a file of the model is missing; the message says what to do.
+        ValueError: the model's description is damaged.
 
     >>> from wenet_fusion_runtime import installed_model
     >>> recognizer = installed_model().recognizer()  # doctest: +SKIP
     """
     spec = find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
+    if spec is not None and spec.submodule_search_locations:
+        folder = Path(next(iter(spec.submodule_search_locations)))
+    elif BUNDLED.is_dir():
+        folder = BUNDLED
+    else:
         raise FileNotFoundError(MISSING)
-    folder = Path(next(iter(spec.submodule_search_locations)))
     path = folder / DESCRIPTION
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; {_AGAIN}")
+        raise FileNotFoundError(f"{path}: no such file; {_again(folder)}")
     try:
         record = parse_json(path.read_bytes())
         language_model = record["language_model"]
@@ -97,10 +108,15 @@ def installed_model() -> InstalledModel:
             float(record["lm_weight"]),
             float(record["word_bonus"]),
             str(record["sha256"]),
+            str(record.get("example", "")),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: is damaged ({error}); {_AGAIN}") from None
+        raise ValueError(f"{path}: is damaged ({error}); {_again(folder)}") from None
     for file in (found.path, found.language_model):
         if file is not None and not file.is_file():
-            raise FileNotFoundError(f"{file}: no such file; {_AGAIN}")
+            raise FileNotFoundError(f"{file}: no such file; {_again(folder)}")
     return found
+
+
+def _again(folder: Path) -> str:
+    return f"install {'wenet-fusion-runtime' if folder == BUNDLED else PACKAGE} again"

@@ -1,58 +1,25 @@
-"""Commands without a MODEL use the installed package; tools/make_model_package.py makes it."""
+"""Commands without a MODEL use the installed one."""
 
 import argparse
-import gzip
-import importlib
-import json
 import os
 import sys
 from pathlib import Path
 
-import make_model_package
 import pytest
-import soundfile
-from support.runtime.fake_model import SAMPLE_RATE, SAVERS, speak
+from support.recipes.model_packages import install_package, install_with_language_model, write_files
 from wenet_fusion_runtime import DecodingOptions, installed_model
 from wenet_fusion_runtime.cli.__main__ import build_parser, main
 from wenet_fusion_runtime.cli.model_argument import parse_with_installed_model
-from wenet_fusion_runtime.search.language_models.language_model import KENLM_BINARY
-
-DESCRIPTION = {"file": "model.zip", "language_model": None, "lm_weight": 1, "word_bonus": 0, "sha256": 64 * "0"}
-ARPA = """\\data\\
-ngram 1=4
-
-\\1-grams:
--1.0 <s>
--1.0 </s>
--1.0 <unk>
--1.0 a
-
-\\end\\
-"""
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    """A model, a recording and a language model."""
-    SAVERS["onnx"](tmp_path / "model.zip")
-    soundfile.write(tmp_path / "speech.wav", speak("abc"), SAMPLE_RATE)
-    (tmp_path / "words.arpa.gz").write_bytes(gzip.compress(ARPA.encode()))
-    return tmp_path
+    return write_files(tmp_path)
 
 
 @pytest.fixture
 def package(files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package of the model and the language model that Python finds."""
-    options = ["--language_model", files / "words.arpa.gz", "--lm_weight", 0.25, "--word_bonus", 0.5]
-    return make(files, monkeypatch, *options)
-
-
-def make(files: Path, monkeypatch: pytest.MonkeyPatch, *options: object) -> Path:
-    folder = files / "dist"
-    assert make_model_package.main([str(files / "model.zip"), "--output", str(folder), *map(str, options)]) == 0
-    monkeypatch.syspath_prepend(str(folder))
-    importlib.invalidate_caches()
-    return folder / "wenet_fusion_model"
+    return install_with_language_model(files, monkeypatch)
 
 
 def test_an_installed_model_is_found_with_its_weights(package: Path, files: Path) -> None:
@@ -161,7 +128,7 @@ def test_named_pipes_are_not_opened_in_search_of_a_model(files: Path) -> None:
 def test_files_are_transcribed_without_naming_a_model(
     files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make(files, monkeypatch)
+    install_package(files, monkeypatch)
     capsys.readouterr()
     assert main(["transcribe", str(files / "speech.wav")]) == 0
     assert main(["transcribe", str(files / "model.zip"), str(files / "speech.wav")]) == 0
@@ -178,89 +145,10 @@ def test_without_an_installed_model_the_remedy_is_told(
 ) -> None:
     monkeypatch.setitem(sys.modules, "wenet_fusion_model", None)
     monkeypatch.setattr("wenet_fusion_runtime.stream.installed_model.find_spec", lambda name: None)
+    monkeypatch.setattr("wenet_fusion_runtime.stream.installed_model.BUNDLED", Path("missing"))
     assert main(arguments) == 1
     assert "no model is installed (the package wenet_fusion_model): name a file" in capsys.readouterr().err
     with pytest.raises(FileNotFoundError):
         main([*arguments, "--traceback"])
     with pytest.raises(SystemExit):  # which tells that FILE is missing
         main(["transcribe", "model.zip"])
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("{", r"model.json: is damaged .*; install wenet_fusion_model again"),
-        ("{}", r"model.json: is damaged \('language_model'\)"),
-        (json.dumps({**DESCRIPTION, "file": "x.zip"}), "x.zip: no such file"),
-        (None, r"model.json: no such file; install wenet_fusion_model again"),
-    ],
-)
-def test_damaged_packages_are_named(package: Path, content: str | None, message: str) -> None:
-    (package / "model.json").unlink()
-    if content is not None:
-        (package / "model.json").write_text(content)
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
-        installed_model()
-
-
-def test_info_finds_a_changed_file(package: Path, files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["info"]) == 0
-    (package / "model.json").write_text(json.dumps(DESCRIPTION))
-    assert main(["transcribe", str(files / "speech.wav")]) == 0  # a start does not read the file twice
-    assert main(["info"]) == 1
-    message = capsys.readouterr().err
-    assert f"{package / 'model.zip'}: its SHA-256 is " in message
-    assert f"says {64 * '0'}: the file was changed or is damaged; install wenet_fusion_model again" in message
-
-
-@pytest.mark.parametrize(("content", "extras"), [(ARPA.encode(), "onnx"), (KENLM_BINARY + b" v0.1\n", "onnx,lm")])
-def test_a_package_requires_what_its_files_need(
-    files: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, extras: str
-) -> None:
-    (files / "words.lm").write_bytes(content)
-    monkeypatch.setattr(make_model_package, "load_language_model", lambda path: None)  # kenlm may be missing
-    folder = make(files, monkeypatch, "--language_model", files / "words.lm").parent
-    assert f'dependencies = ["wenet-fusion-runtime[{extras}]"]' in (folder / "pyproject.toml").read_text()
-
-
-def test_a_package_replaces_only_a_package(package: Path, files: Path) -> None:
-    again = [str(files / "model.zip"), "--output", str(package.parent)]
-    assert make_model_package.main(again) == 0
-    assert sorted(path.name for path in package.iterdir()) == ["__init__.py", "model.json", "model.zip"]
-    (files / "other").mkdir()
-    (files / "other" / "notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="holds something else than a model package; give another --output"):
-        make_model_package.main([str(files / "model.zip"), "--output", str(files / "other")])
-    (files / "card.md").write_text("# A card\n")
-    with pytest.raises(ValueError, match="is not an exported model"):
-        make_model_package.main([str(files / "card.md"), "--output", str(files / "new")])
-    assert not (files / "new").exists()
-    assert make_model_package.main([*again, "--card", str(files / "card.md"), "--version", "2.0"]) == 0
-    assert (package.parent / "README.md").read_text() == "# A card\n"
-    assert 'version = "2.0"' in (package.parent / "pyproject.toml").read_text()
-
-
-def test_a_package_is_replaced_whole_or_not_at_all(package: Path, files: Path) -> None:
-    before = {path.name: path.read_bytes() for path in package.iterdir()}
-    own = [str(package / "model.zip"), "--output", str(package.parent)]
-    (files / "wrong.arpa").write_text("no language model")
-    for wrong, message in (
-        (["--language_model", str(files / "missing.arpa")], "missing.arpa"),
-        (["--language_model", str(files / "wrong.arpa")], "wrong.arpa"),
-        (["--word_bonus", "1"], "--word_bonus: no effect without --language_model FILE"),
-        (["--language_model", str(package / "language_model.arpa.gz"), "--lm_weight=-1"], "lm_weight must be 0 to"),
-    ):
-        with pytest.raises((OSError, ValueError), match=message):
-            make_model_package.main([*own, *wrong])
-    assert {path.name: path.read_bytes() for path in package.iterdir()} == before
-    language_model = str(package / "language_model.arpa.gz")  # the package's own files are not lost
-    assert make_model_package.main([*own, "--language_model", language_model, "--lm_weight", "0.75"]) == 0
-    assert installed_model().lm_weight == 0.75
-    after = {path.name: path.read_bytes() for path in package.iterdir()}
-    assert {**before, "model.json": b""} == {**after, "model.json": b""}
-
-
-def test_models_of_wenet_are_refused(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(make_model_package, "KINDS", ())
-    with pytest.raises(ValueError, match=r"model.zip: is a .* model; a package holds a file of wenet-fusion export"):
-        make_model_package.main([str(files / "model.zip"), "--output", str(files / "new")])

@@ -25,6 +25,7 @@ from wenet_fusion_runtime.server.openai.prompt_words import PromptWords
 from wenet_fusion_runtime.server.openai.realtime_connection import RealtimeConnection
 from wenet_fusion_runtime.server.openai.transcription_answer import TranscriptionsRoute, openai_response
 from wenet_fusion_runtime.server.service import LOG, Service
+from wenet_fusion_runtime.server.settings import ModelTitle
 from wenet_fusion_runtime.server.websocket.connection import Connection
 from wenet_fusion_runtime.server.websocket.live_connection import LiveConnection
 from wenet_fusion_runtime.server.websocket.socket import WebSocket
@@ -37,7 +38,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def build_app(
-    service: Service, access: Access, proxies: Proxies, pages: Mapping[str, Page], model: str
+    service: Service, access: Access, proxies: Proxies, pages: Mapping[str, Page], model: ModelTitle
 ) -> web.Application:
     """Build the application.
 
@@ -46,7 +47,7 @@ def build_app(
         access: token, origins and host names that are accepted.
         proxies: proxies whose header `X-Forwarded-For` is trusted.
         pages: files of the browser page by their paths.
-        model: name of the model, to show to users.
+        model: what clients see of the model.
     """
     routes = _Routes(service, access, proxies, pages, model)
     app = web.Application(middlewares=[routes.guard])
@@ -67,7 +68,7 @@ def build_app(
 
 class _Routes:
     def __init__(
-        self, service: Service, access: Access, proxies: Proxies, pages: Mapping[str, Page], model: str
+        self, service: Service, access: Access, proxies: Proxies, pages: Mapping[str, Page], model: ModelTitle
     ) -> None:
         self._service, self._access, self._proxies = service, access, proxies
         self._pages, self._model = pages, model
@@ -202,11 +203,11 @@ class _Routes:
 
     async def models(self, request: web.Request) -> web.StreamResponse:
         """Return a record of the server's model, alone or in a list."""
-        record = {"id": self._model, "object": "model", "created": self._started, "owned_by": OWNER}
+        record = {"id": self._model.name, "object": "model", "created": self._started, "owned_by": OWNER}
         if (name := request.match_info.get("name")) is None:
             return json_response({"object": "list", "data": [record]})
-        if name != self._model:
-            raise web.HTTPNotFound(reason=f"the model is {visible(self._model, SHOWN)}")
+        if name != self._model.name:
+            raise web.HTTPNotFound(reason=f"the model is {visible(self._model.name, SHOWN)}")
         return json_response(record)
 
     async def _upload(self, request: web.Request, route: UploadRoute) -> web.StreamResponse:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from wenet_fusion_runtime.server.service import Service
+from wenet_fusion_runtime.server.settings import ModelTitle
 
 
-def info_record(service: Service, model: str) -> dict[str, Any]:
-    """Return the public description of the server; `model` is the name of its model."""
+def info_record(service: Service, model: ModelTitle) -> dict[str, Any]:
+    """Return the public description of the server and its model."""
     meta, chunks, limits = service.meta, service.chunks, service.limits
     chunk = meta.default_chunk if chunks.chunk is None else chunks.chunk
     return {
-        "model": model,
+        "model": model.name,
+        "example": model.example,
         "sample_rate": meta.sample_rate,
         "frame_seconds": meta.frame_seconds,
         "chunks": [

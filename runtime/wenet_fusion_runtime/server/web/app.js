@@ -38,6 +38,8 @@ class App {
     }
     byId("model").textContent = this.server.description;
     this.options.offer(this.server);
+    byId("example").hidden = !this.server.example;
+    byId("example").querySelector("q").textContent = this.server.example;
     byId("record").disabled = byId("choose").disabled = false;
     this.show("Ready");
   }

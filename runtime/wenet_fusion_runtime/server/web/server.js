@@ -26,6 +26,7 @@ class Server {
       .map(({ chunk, seconds }) => ({ size: chunk, seconds, isDefault: chunk === info.default.chunk }))
       .filter(({ size }, index, all) => all.findIndex((other) => other.size === size) === index)
       .sort((one, other) => one.size - other.size);
+    this.example = info.example;
     this.description = `${info.model}, ${info.sample_rate / 1000} kHz`;
   }
 
