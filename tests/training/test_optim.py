@@ -9,6 +9,7 @@ from torch import nn
 from wenet_fusion.config import ConfigError, config_from_mapping
 from wenet_fusion.model.layers.attention import RelativePositions
 from wenet_fusion.model.layers.norm import MaskedBatchNorm
+from wenet_fusion.training.optimisation.muon import MuonWithAdamW, orthogonalised
 from wenet_fusion.training.optimisation.optim import OptimConfig, build_optimizer, learning_rate, set_learning_rate
 
 
@@ -143,6 +144,37 @@ def test_an_update_of_muon_is_orthogonal_and_as_large_as_adamws():
     values = torch.linalg.svdvals(update)
     assert len(values) == 32 and values.min() > 0.3 and values.max() < 1.5
     assert float(update.square().mean().sqrt()) * 0.2 * 64**0.5 == pytest.approx(0.2, rel=0.3)
+
+
+@pytest.mark.parametrize("shape", [(7, 12), (12, 7), (9, 9)])
+def test_orthogonalised_changes_only_the_singular_values(shape):
+    """Each one goes five times through Jordan's polynomial, whatever their common scale."""
+    torch.manual_seed(1)
+    matrix = torch.randn(shape, dtype=torch.float64)
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    values = values / values.square().sum().sqrt()
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    expected = left @ torch.diag(values) @ right
+    for scale in (1.0, 1e-4, 1e4):
+        torch.testing.assert_close(orthogonalised(scale * matrix), expected, rtol=0, atol=1e-10)
+
+
+def test_updates_of_muon_are_those_of_torch_up_to_its_bfloat16():
+    torch.manual_seed(2)
+    model = nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(24, 16, bias=False)])})
+    weight = model["layers"][0].weight
+    other = weight.detach().clone().requires_grad_()
+    ours = MuonWithAdamW([{"params": [weight], "muon_momentum": 0.9, "weight_decay": 0.1}], lr=0.01)
+    torchs = torch.optim.Muon([other], 0.01, 0.1, momentum=0.9, adjust_lr_fn="match_rms_adamw")
+    before = other.detach().clone()
+    for _ in range(4):
+        gradient = torch.randn(16, 24)
+        weight.grad, other.grad = gradient.clone(), gradient
+        ours.step()
+        torchs.step()
+    way = (other.detach() - before).norm()
+    assert way > 0.1 and (weight.detach() - other.detach()).norm() < 0.03 * way
 
 
 def test_muon_leaves_parameters_without_a_gradient(trained):

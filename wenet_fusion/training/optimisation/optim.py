@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -71,11 +71,7 @@ def _share_of_peak(config: OptimConfig, step: int, max_steps: int) -> float:
 
 
 def build_optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Build the optimiser of a model. Vectors (norms, biases) and position biases have no weight decay.
-
-    Raises:
-        ValueError: this torch lacks the optimiser.
-    """
+    """Build the optimiser of a model. Vectors (norms, biases) and position biases have no weight decay."""
     hidden: list[nn.Parameter] = []
     matrices: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []
@@ -84,10 +80,11 @@ def build_optimizer(config: OptimConfig, model: nn.Module) -> torch.optim.Optimi
         is_hidden = config.algorithm == "muon" and is_hidden_matrix(name, parameter)
         (hidden if is_hidden else matrices if decays else rest).append(parameter)
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(config.beta_1, config.beta_2), fused=True)
+    settings: dict[str, Any] = {"lr": config.learning_rate, "betas": (config.beta_1, config.beta_2), "fused": True}
     if config.algorithm == "adamw":
-        return adamw
-    return MuonWithAdamW(hidden, config.muon_momentum, config.muon_rate_factor, config.weight_decay, adamw)
+        return torch.optim.AdamW(groups, **settings)
+    muon = {"muon_momentum": config.muon_momentum, "rate_factor": config.muon_rate_factor}
+    return MuonWithAdamW([{"params": hidden, "weight_decay": config.weight_decay, **muon}, *groups], **settings)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
