@@ -5,6 +5,7 @@ Install the folder with pip, or make a wheel of it: pip wheel --no-deps FOLDER. 
 """
 
 import argparse
+import gzip
 import json
 import shutil
 from collections.abc import Sequence
@@ -37,6 +38,7 @@ packages = ["{package}"]
 [tool.setuptools.package-data]
 {package} = ["*"]
 """
+GZIP = b"\x1f\x8b"  # how such files begin
 _DEFAULTS = DecodingOptions()
 
 
@@ -79,16 +81,30 @@ def _write_model(folder: Path, options: argparse.Namespace) -> None:
     record: dict[str, object] = {"file": "model" + options.model.suffix, "language_model": None, **_weights(options)}
     sources = {str(record["file"]): options.model}
     if options.language_model is not None:
-        record["language_model"] = "language_model" + "".join(options.language_model.suffixes[-2:])
+        record["language_model"] = "language_model" + (
+            ".binary" if is_kenlm_binary(options.language_model) else ".arpa.gz"
+        )
         sources[str(record["language_model"])] = options.language_model
     record |= {"sha256": file_sha256(options.model), "example": options.example}
     texts[DESCRIPTION] = json.dumps(record, indent=2) + "\n"
     earlier = [path.name for path in folder.iterdir() if path.is_file()] if folder.exists() else []
     with replacing_set(folder, [DESCRIPTION, *sorted({*texts, *sources, *earlier} - {DESCRIPTION})]) as new:
         for name, source in sources.items():
-            shutil.copyfile(source, new / name)
+            _copy(source, new / name)
         for name, text in texts.items():
             write_text(new / name, text)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file; if the target's name ends in .gz, compress it unless it is compressed already."""
+    with source.open("rb") as file:
+        is_compressed = file.read(len(GZIP)) == GZIP
+        file.seek(0)
+        if is_compressed or target.suffix != ".gz":
+            shutil.copyfile(source, target)
+            return
+        with gzip.GzipFile(target, "wb", mtime=0) as packed:
+            shutil.copyfileobj(file, packed)
 
 
 def _weights(options: argparse.Namespace) -> dict[str, float]:

@@ -24,7 +24,7 @@
 : "${decode_modes:=ctc_greedy_search ctc_prefix_beam_search attention attention_rescoring}"
 : "${test_sets:=test}" "${error_unit:=word}" "${targets:=}" "${export_utterances:=100}"
 : "${lm_words:=spaces}" "${lm_text:=}" "${lm_arpa:=}"
-: "${chunkings:=full 16/4 8/8}" "${lm_order:=3}" "${lm_weights:=0.2 0.5 1}" "${word_bonuses:=0 1 2}"
+: "${chunkings:=full 16/4 8/8}" "${lm_order:=3}" "${lm_prune:=0}" "${lm_weights:=0.2 0.5 1}" "${word_bonuses:=0 1 2}"
 list=data.list
 
 # shellcheck source=tools/recipe_stages.sh
@@ -54,6 +54,7 @@ enter_recipe() {
   for name in seed vocab_size num_workers average_num lm_order num_gpus num_nodes job_id num_utts_per_shard export_utterances; do
     [[ ${!name} =~ ^[0-9]+$ ]] || fail "--$name ${!name} is not a number"
   done
+  [[ $lm_prune =~ ^0(\ +[0-9]+)*$ ]] || fail "--lm_prune '$lm_prune' is not a list of counts that begins with 0, such as '0 0 1'"
   choose_launchers
   caller=$PWD
   checkpoint=$(from_caller "$checkpoint")
@@ -143,7 +144,7 @@ stage_settings() {
     6) echo "checkpoint=$(fingerprint "$averaged") times=$(fingerprint data/dev/words.ctm)$formats" ;;
     7) echo "model=$(fingerprint "$exported") results=$(fingerprint "$results/results.json") chunkings=$chunkings" ;;
     8) echo "model=$(fingerprint "$exported") text=$(fingerprint data/train/text) chunkings=$chunkings" \
-      "lm_order=$lm_order lm_weights=$lm_weights word_bonuses=$word_bonuses$sets$language" ;;
+      "lm_order=$lm_order lm_prune=$lm_prune lm_weights=$lm_weights word_bonuses=$word_bonuses$sets$language" ;;
   esac
 }
 

@@ -178,8 +178,9 @@ language_model_stage() {
     model=$lm_arpa
   else
     [ -z "$lm_text" ] || text=$lm_text keyed=
-    python "$root/tools/language_model/train_ngram.py" "$text" ${keyed:+"$keyed"} --order "$lm_order" ${removal:+"$removal"} \
-      --words "$lm_words" --output "$model"
+    # shellcheck disable=SC2086
+    python "$root/tools/language_model/train_ngram.py" "$text" ${keyed:+"$keyed"} --order "$lm_order" --prune $lm_prune \
+      ${removal:+"$removal"} --words "$lm_words" --output "$model"
   fi
   # shellcheck disable=SC2046
   python "$root/tools/language_model/perplexity.py" "$model" $(paths_of "dev $test_sets" text) --keyed \

@@ -62,7 +62,7 @@ def test_texts_become_speech_and_a_model(tmp_path: Path, environment: dict[str, 
     write_english(tmp_path / "corpora" / "english")
     options = ["--data", "corpora", "--speech", "speech", "--synthesizers", "flite=0.02", "--whisper", "",
         "--foreign_hours", "0", "--sound_hours", "0.01", "--test_sets", "english_dev", "--average_num", "1",
-        "--vocab_size", "60", "--chunkings", "full 8/8", "--overrides", SIZES,
+        "--vocab_size", "60", "--lm_sentences", "2000", "--chunkings", "full 8/8", "--overrides", SIZES,
     ]  # fmt: skip
     done = run_commands(root, environment, *options)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
@@ -83,10 +83,12 @@ def test_new_words_are_spoken_and_test_texts_are_not_in_the_language_model(
     clone_recipe(root, COMMANDS)
     write_english(tmp_path / "corpora" / "english")
     options = ["--data", "corpora", "--speech", "speech", "--synthesizers", "flite=0.004", "--whisper", "",
-        "--foreign_hours", "0", "--sound_hours", "0"]  # fmt: skip
+        "--foreign_hours", "0", "--sound_hours", "0", "--lm_sentences", "100"]  # fmt: skip
     done = run_commands(root, environment, *options, "--stop_stage", "0")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    (speech / "texts" / "test_voices.tsv").write_text("words\tSECRET\n")
+    spoken = [line.split("\t")[1] for line in (speech / "texts" / "flite.tsv").read_text().splitlines()]
+    shared = next(text for text in spoken if len(text.split()) > 3)
+    (speech / "texts" / "test_voices.tsv").write_text(f"words\tSECRET\ncommands\t{shared}\n")
     (speech / "texts" / "foreign.tsv").write_text("foreign-de\tLicht an\n")
     (speech / "flite" / "kept").write_text("")  # of an earlier run with Whisper
     grammar = root / COMMANDS / "conf" / "grammar.yaml"
@@ -99,7 +101,9 @@ def test_new_words_are_spoken_and_test_texts_are_not_in_the_language_model(
     lines = (speech / "flite" / "text").read_text().splitlines()
     assert [line.split(maxsplit=1)[1] for line in lines] == texts[: len(lines)]
     assert set(lines) <= set((root / COMMANDS / "data" / "train" / "text").read_text().splitlines())
-    assert (root / COMMANDS / "data" / "text" / "lm.txt").read_text().splitlines() == texts
+    written = (root / COMMANDS / "data" / "text" / "lm.txt").read_text().splitlines()
+    assert "SECRET" not in written and shared not in written and 90 <= len(written) - len(texts) <= 100
+    assert set(texts) <= {*written, shared}
     assert (root / COMMANDS / "data" / "english_dev" / "data.list").is_file()
 
 

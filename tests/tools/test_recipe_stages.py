@@ -77,11 +77,13 @@ def test_formats_are_exported_and_measured_if_they_are_named(folder: Path) -> No
 
 def test_the_language_model_may_come_from_elsewhere(folder: Path) -> None:
     train, perplexity, tune = commands(folder, "language_model_stage", lm_words="characters", test_sets="a b")
-    assert "data/train/text --keyed --order 3 --words characters --output exp/lm.arpa" in train
+    assert "data/train/text --keyed --order 3 --prune 0 --words characters --output exp/lm.arpa" in train
     assert "exp/lm.arpa data/dev/text data/a/text data/b/text --keyed --words characters" in perplexity
     assert "--test data/a/data.list data/b/data.list" in tune
     train, *_ = commands(folder, "language_model_stage", lm_text="/other.txt.gz")
-    assert train.startswith("train_ngram.py /other.txt.gz --order 3")
+    assert train.startswith("train_ngram.py /other.txt.gz --order 3 --prune 0")
+    train, *_ = commands(folder, "language_model_stage", lm_prune="0 0 1")
+    assert "--order 3 --prune 0 0 1 --words" in train
     perplexity, tune = commands(folder, "language_model_stage", lm_arpa="/3gram.arpa.gz")
     assert perplexity.startswith("perplexity.py /3gram.arpa.gz") and "final.zip /3gram.arpa.gz --dev" in tune
 

@@ -46,7 +46,9 @@ average_num=5                   # number of last checkpoints to average; if the 
 decode_modes="ctc_greedy_search ctc_prefix_beam_search" # searches to evaluate
 chunkings="full 16/4 8/8"       # chunkings to evaluate: frames of 40 ms per chunk / chunks of left context
 test_sets=                      # sets of strangers to evaluate; empty: voices, strings, digits, words, librispeech and english_dev, as far as --data and --synthesizers give them
+lm_sentences=60000              # sentences of the grammar that the language model learns from, besides those that are spoken and the open text
 lm_order=3                      # length of the language model's longest n-grams, in words
+lm_prune="0 1 1"                # for each order, n-grams with at most this count are left out; "0 1 1" keeps what occurs twice
 lm_weights="0.2 0.5 1"          # weights of the language model to try on the dev set
 word_bonuses="0 1 2"            # bonuses per word to try with each weight
 . "$here/../../../tools/parse_options.sh"
@@ -91,7 +93,7 @@ corpus_settings() {
   case $1 in
     -1) echo "speech=$speech synthesizers=$synthesizers foreign=$foreign_hours sounds=$sound_hours whisper=$whisper" \
       "voices=$test_voices/$dev_voices grammar=$(fingerprint conf/grammar.yaml)" ;;
-    0) echo "data=$data speech=$speech code=$(cat local/{divide_corpora,folders}.py | cksum | tr ' ' '-') $(optional_corpora)$(cat "$data"/english/{train,dev}/text "$speech"/*/{kept,text} 2>/dev/null | cksum | tr ' ' '-')" ;;
+    0) echo "data=$data speech=$speech sentences=$lm_sentences grammar=$(fingerprint conf/grammar.yaml) code=$(cat local/{divide_corpora,folders}.py | cksum | tr ' ' '-') $(optional_corpora)$(cat "$data"/english/{train,dev}/text "$speech"/*/{kept,text} 2>/dev/null | cksum | tr ' ' '-')" ;;
   esac
 }
 
@@ -169,6 +171,21 @@ make_speech() {
   fi
 }
 
+# Write the text of the language model, without the sentences of four or more words that dev and test sets hold.
+write_lm_text() {
+  local name held_out=data/text/held_out.txt
+  mkdir -p data/text
+  for name in "$speech"/texts/{test_,dev_}*.tsv; do [ ! -f "$name" ] || cut -f 2- "$name"; done | awk 'NF > 3' >"$held_out"
+  python local/make_texts.py --count "$lm_sentences" --seed 1 --open_share 0 --output data/text/drawn.tsv
+  {
+    cut -f 2- data/text/drawn.tsv
+    for name in "$speech"/texts/*.tsv; do
+      case ${name##*/} in test_* | dev_* | foreign.tsv) ;; *) [ ! -f "$name" ] || cut -f 2- "$name" ;; esac
+    done
+    for name in "$data"/text/*.txt.gz; do [ ! -f "$name" ] || gzip -dc "$name"; done
+  } | { grep -vxF -f "$held_out" || true; } >"$lm_text"
+}
+
 prepare_corpus() {
   local part name
   [ -n "$data" ] || fail "--data is missing: give the folder that holds english/ and the other corpora"
@@ -189,10 +206,7 @@ prepare_corpus() {
         [ ! -d "$data/LibriSpeech/$part" ] || python "$root/tools/data/prepare_librispeech.py" "$data/LibriSpeech/$part" "data/local/$part"
       done
       python local/divide_corpora.py "$data" "$speech" --output data
-      mkdir -p data/text
-      for name in "$speech"/texts/*.tsv; do
-        case ${name##*/} in test_* | dev_* | foreign.tsv) ;; *) [ ! -f "$name" ] || cut -f 2- "$name" ;; esac
-      done >"$lm_text"
+      write_lm_text
       ;;
   esac
 }

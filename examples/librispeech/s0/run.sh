@@ -44,6 +44,7 @@ chunkings="full 16/4 8/8"       # chunkings to evaluate: frames of 40 ms per chu
 targets="torchscript onnx wenet-onnx sherpa-onnx pt2 onnx:int8" # formats to export and measure on dev; empty: only final.zip
 export_utterances=200           # number of utterances of dev to measure each format with
 lm_order=3                      # length of the language model's longest n-grams, in words
+lm_prune=0                      # for each order, n-grams with at most this count are left out; "0 0 1" for large text
 lm_weights="0.2 0.5 1"          # weights of the language model to try on the dev set
 word_bonuses="0 1 2"            # bonuses per word to try with each weight
 . "$here/../../../tools/parse_options.sh"

@@ -46,6 +46,7 @@ lm_text=                        # text for the language model, one sentence per 
 lm_arpa=                        # language model to use instead of training one: ARPA file or KenLM's binary format
 lm_words=spaces                 # words of the language model: spaces (text between spaces), unspaced or characters, see docs/language-models.md
 lm_order=3                      # length of the language model's longest n-grams, in words
+lm_prune=0                      # for each order, n-grams with at most this count are left out; "0 0 1" for large text
 lm_weights="0.2 0.5 1"          # weights of the language model to try on the dev set
 word_bonuses="0 1 2"            # bonuses per word to try with each weight
 . "$here/../../../tools/parse_options.sh"

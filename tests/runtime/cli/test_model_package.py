@@ -1,5 +1,6 @@
 """tools/make_model_package.py makes packages of a model, or puts the model into the runtime."""
 
+import gzip
 import json
 import sys
 from pathlib import Path
@@ -71,6 +72,17 @@ def test_a_package_is_replaced_whole_or_not_at_all(package: Path, files: Path) -
     assert installed_model().lm_weight == 0.75
     after = {path.name: path.read_bytes() for path in package.iterdir()}
     assert {**before, "model.json": b""} == {**after, "model.json": b""}
+
+
+def test_a_plain_language_model_is_compressed(files: Path) -> None:
+    (files / "words.arpa").write_text(ARPA)
+    written = []
+    for name in ("words.arpa", "words.arpa", "words.arpa.gz"):
+        options = ["--output", str(files / "dist"), "--language_model", str(files / name)]
+        assert make_model_package.main([str(files / "model.zip"), *options]) == 0
+        written.append((files / "dist" / "wenet_fusion_model" / "language_model.arpa.gz").read_bytes())
+    assert gzip.decompress(written[0]).decode() == ARPA and written[0] == written[1]  # packages can be compared
+    assert written[2] == (files / "words.arpa.gz").read_bytes()
 
 
 def test_models_of_wenet_are_refused(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
