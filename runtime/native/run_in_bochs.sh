@@ -7,7 +7,7 @@
 #              ./configure --enable-x86-64 --enable-avx --enable-evex --enable-amx --enable-cpu-level=6 --with-nogui && make
 #              (the patch corrects the signs of AMX products, and reports the feature XFD, which Linux requires for AMX)
 #   KERNEL     Linux 5.19 or later for x86-64, such as /boot/vmlinuz-6.1.0-50-cloud-amd64
-#   PROCESSOR  models of Bochs (default: sapphire_rapids, which has AMX, AVX-512 VNNI and AVX-VNNI)
+#   PROCESSOR  a processor model of Bochs (default: sapphire_rapids, which has AMX, AVX-512 VNNI and AVX-VNNI)
 #
 # Needs g++, cpio, and Debian's packages busybox-static, isolinux, syslinux-common, vgabios and xorriso. A run takes a few
 # minutes. The exit status is 1 if a call fails or a checksum is wrong.

@@ -102,8 +102,8 @@ def check_sha256(path: str | Path, expected: str, *others: str | Path) -> None:
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path to write; at the end of the block it replaces `path`.
 
-    If the block raises or removes the temporary file, `path` stays as it is. Whenever the process is killed, `path` is
-    the old file or the whole new one; the next write takes over the temporary file that a kill leaves behind.
+    If the block raises or removes the temporary file, `path` stays as it is. Even if the process is killed, `path` is
+    the old file or the whole new one; the next write takes over a temporary file that was left behind.
 
     Raises:
         OSError: the folder cannot be written, another process is writing this file, or `path` is not a regular file.
@@ -130,9 +130,9 @@ def replacing_set(folder: str | Path, names: Sequence[str]) -> Iterator[Path]:
 
     If the block raises, `folder` stays as it is. Files of other names in `folder` always stay.
 
-    The first name must be the file without which the others are not used: it is removed first and put in place last.
-    Whenever the process is killed, `folder` holds the old set, the whole new set, or a set without its first file,
-    never a mixture; in the last case the next write first restores the old set.
+    Readers must use the set only if its first file exists: that file is removed first and put in place last. If the
+    process is killed, `folder` holds the old set, the whole new set, or a set without its first file, never a mixture;
+    in the last case, the next write first restores the old set.
 
     Args:
         folder: created if it is missing.

@@ -1,4 +1,4 @@
-// x86-64 with AMX: tiles of 16 rows of 64 bytes. A panel's 16 groups are a tile as they are packed.
+// x86-64 with AMX: tiles of 16 rows of 64 bytes. 16 groups of a packed panel have exactly the layout of a tile.
 #if defined(__x86_64__) && defined(__linux__)
 #include "model.hpp"
 
@@ -23,8 +23,8 @@ constexpr int TILE_GROUPS = TILE_BYTES / wenet_fusion::GROUP;
 constexpr int BLOCKS = 4;    // blocks of rows that share one reading of the weights
 constexpr int AHEAD = 8192;  // distance, in bytes, at which weights are prefetched
 
-// Tiles: 0 to 3 hold the sums of a block each, 4 the inputs of a whole block, 5 those of the last block, which may have
-// fewer rows, and 6 the weights. Numbers of tiles are parts of instructions: they must be constants.
+// Tiles 0 to 3 hold the sums of one block each, tile 4 the inputs of a full block, tile 5 the inputs of the last block,
+// which may have fewer rows, and tile 6 the weights. Instructions encode tile numbers, so these must be constants.
 struct alignas(64) Configuration {
   uint8_t palette = 1, start_row = 0, reserved[14] = {};
   uint16_t bytes[16] = {};
@@ -42,7 +42,7 @@ struct Dots {
       tiles.bytes[i] = TILE_BYTES;
       tiles.rows[i] = i == blocks - 1 || i == 5 ? last : TILE_ROWS;
     }
-    // GCC believes that the instruction reads only eight bytes: without this it may drop the other ones.
+    // GCC assumes that the instruction reads only eight bytes: without this line it may never store the others.
     __asm__ volatile("" : : "r"(&tiles) : "memory");
     _tile_loadconfig(&tiles);
   }
@@ -63,7 +63,7 @@ struct Dots {
   template <int COUNT>
   static void blocks_of(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, int32_t* tiles) {
     constexpr int SUMS = TILE_ROWS * wenet_fusion::PANEL;
-    __asm__ volatile("" : : : "memory");  // the instructions for tiles do not say that they read memory
+    __asm__ volatile("" : : : "memory");  // the compiler does not know that tile instructions read memory
     _tile_loadd(0, tiles, TILE_BYTES);
     if constexpr (COUNT > 1) _tile_loadd(1, tiles + SUMS, TILE_BYTES);
     if constexpr (COUNT > 2) _tile_loadd(2, tiles + 2 * SUMS, TILE_BYTES);
@@ -118,7 +118,7 @@ int64_t multiply(int64_t turns) {
   return BLOCKS * TILE_ROWS * TILE_BYTES * wenet_fusion::PANEL;
 }
 
-// Linux gives a process the memory for tiles when the process asks for it.
+// Linux lets a process use tiles only after the process has asked for permission.
 bool may_use_tiles() {
   constexpr long REQUEST_PERMISSION = 0x1023, TILE_DATA = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
   static const bool found = syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;

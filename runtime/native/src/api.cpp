@@ -81,7 +81,7 @@ class Packer {
     return {1.0f / scale, zero_point};
   }
 
-  // Weights (inputs, outputs); `blocks` > 1: the inputs come as (blocks, inputs / blocks) and are used transposed.
+  // Weights (inputs, outputs). If `blocks` > 1, inputs in the order (blocks, inputs / blocks) are packed transposed.
   Linear linear(int inputs, int outputs, int blocks = 1) {
     Linear layer;
     layer.inputs = inputs;
@@ -96,7 +96,7 @@ class Packer {
     int32_t* correction = arena_.take<int32_t>(panels * PANEL);
     float* scales = arena_.take<float>(panels * PANEL);
     const int32_t zero_point = int32_t(layer.range.zero_point);
-    for (int i = 0; i < inputs; ++i) {  // reads in order, because most of the time of loading is spent here
+    for (int i = 0; i < inputs; ++i) {  // reads the weights row by row, because most of the loading time is spent here
       const int8_t* row = weight + int64_t((i % blocks) * each + i / blocks) * outputs;
       for (int output = 0; output < outputs; ++output) {
         int8_t* panel = packed + int64_t(output / PANEL) * layer.padded * PANEL;
@@ -237,7 +237,7 @@ int64_t products_bytes(const Sizes& n, int64_t rows) {
 
 extern "C" {
 
-// The number of families of processors, and the name of one family; empty if its code does not run on this processor.
+// The number of processor families; the name of a family, empty if its code does not run on this processor.
 EXPORTED int wenet_fusion_families() { return int(sizeof families / sizeof *families); }
 EXPORTED const char* wenet_fusion_family(int index) { return families[index]->is_served() ? families[index]->name : ""; }
 
@@ -285,7 +285,7 @@ EXPORTED int wenet_fusion_step(const void* model, const Step* given) {
   return 0;
 }
 
-// For benchmarks: the integer products of a step of `rows` frames; return 0, or 1 without memory.
+// For benchmarks: compute the integer products of a step of `rows` frames; return 0, or 1 if memory runs out.
 EXPORTED int wenet_fusion_products(const void* model, int64_t rows) {
   const Loaded* loaded = static_cast<const Loaded*>(model);
   const size_t bytes = size_t(padded(products_bytes(loaded->model.sizes, rows)));

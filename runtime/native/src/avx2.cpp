@@ -1,4 +1,4 @@
-// x86-64 with AVX2 and FMA. Pairs of products are added in 16 bits: no overflow, as weights are -64 to 64.
+// x86-64 with AVX2 and FMA. Sums of two products cannot overflow 16 bits, because weights are within -64 to 64.
 #ifdef __x86_64__
 #include "model.hpp"
 
@@ -16,7 +16,7 @@ namespace {
 
 constexpr int ROWS = 4;            // rows that share one reading of a panel from the first-level cache
 constexpr int AHEAD = 8192;        // distance, in bytes, at which weights are prefetched
-constexpr int GROUPS_AT_ONCE = 2;  // groups in one turn of the loop; their number is a multiple of it
+constexpr int GROUPS_AT_ONCE = 2;  // groups in one turn of the loop; `groups` is a multiple of this
 
 template <int COUNT>
 inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, int32_t* tile) {
@@ -48,13 +48,13 @@ inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel
 }
 
 int64_t multiply(int64_t turns) {
-  constexpr int CHAINS = 10;  // as many sums as hide the latency
+  constexpr int CHAINS = 10;  // independent sums, enough to hide the latency
   const __m256i ones = _mm256_set1_epi16(1), x = _mm256_set1_epi8(3);
   __m256i sums[CHAINS] = {};
   for (int64_t turn = 0; turn < turns; ++turn) {
     for (__m256i& sum : sums) {
       __m256i weights = ones;
-      __asm__ volatile("" : "+x"(weights));  // the compiler must not compute a product once for all
+      __asm__ volatile("" : "+x"(weights));  // the compiler must not reuse the product of an earlier turn
       sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(x, weights), ones));
     }
   }

@@ -17,7 +17,7 @@ namespace {
 
 constexpr int ROWS = 8;            // rows that share one reading of a panel from the first-level cache
 constexpr int AHEAD = 8192;        // distance, in bytes, at which weights are prefetched
-constexpr int GROUPS_AT_ONCE = 2;  // groups with sums of their own, which hides the latency with few rows
+constexpr int GROUPS_AT_ONCE = 2;  // groups with separate sums, to hide the latency when there are few rows
 
 template <int COUNT>
 inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, int32_t* tile) {
@@ -45,13 +45,13 @@ inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel
 }
 
 int64_t multiply(int64_t turns) {
-  constexpr int CHAINS = 16;  // as many sums as hide the latency
+  constexpr int CHAINS = 16;  // independent sums, enough to hide the latency
   __m512i sums[CHAINS] = {};
   const __m512i x = _mm512_set1_epi8(3);
   for (int64_t turn = 0; turn < turns; ++turn) {
     for (__m512i& sum : sums) {
       sum = _mm512_dpbusd_epi32(sum, x, x);
-      __asm__ volatile("" : "+v"(sum));  // the compiler must not compute a product once for all
+      __asm__ volatile("" : "+v"(sum));  // the compiler must not merge several turns into one
     }
   }
   return CHAINS * 64;

@@ -45,13 +45,13 @@ inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel
 }
 
 int64_t multiply(int64_t turns) {
-  constexpr int CHAINS = 12;  // as many sums as hide the latency
+  constexpr int CHAINS = 12;  // independent sums, enough to hide the latency
   __m256i sums[CHAINS] = {};
   const __m256i x = _mm256_set1_epi8(3);
   for (int64_t turn = 0; turn < turns; ++turn) {
     for (__m256i& sum : sums) {
       sum = _mm256_dpbusd_avx_epi32(sum, x, x);
-      __asm__ volatile("" : "+x"(sum));  // the compiler must not compute a product once for all
+      __asm__ volatile("" : "+x"(sum));  // the compiler must not merge several turns into one
     }
   }
   return CHAINS * 32;

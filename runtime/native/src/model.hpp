@@ -4,13 +4,13 @@
 #include <cstdint>
 
 #ifdef __i386__
-#error "32-bit x86 rounds floats otherwise: the results would differ from those of other processors"
+#error "32-bit x86 rounds floats differently: the results would differ from those of other processors"
 #endif
 
 namespace wenet_fusion {
 
 constexpr int PANEL = 16;    // outputs of a panel of packed weights
-constexpr int GROUP = 4;     // consecutive inputs of an output that lie beside each other in a panel
+constexpr int GROUP = 4;     // consecutive inputs whose weights for an output are adjacent in a panel
 constexpr int ALIGNED = 64;  // inputs and rows of quantised activations are padded to a multiple of this
 
 // Conversion of activations to uint8: round(x / scale) + zero_point, within 0 to 255.
@@ -95,10 +95,10 @@ struct Kernels {
   const char* name;
   bool (*is_served)();
   void (*run)(const Model&, const Step&);
-  // For benchmarks: the integer products of a step alone, of `rows` frames of zeros; `memory` has products_bytes().
+  // For benchmarks: compute only a step's integer products, for `rows` frames of zeros. `memory` has products_bytes().
   void (*products)(const Model&, int64_t rows, char* memory);
-  // For benchmarks: `turns` turns of the products' instructions, on registers alone where the processor has such
-  // instructions; returns the number of multiplications and additions of a turn.
+  // For benchmarks: run `turns` turns of a loop of the instructions that multiply bytes, in registers if the family
+  // has such instructions. Returns the number of multiply-adds in a turn.
   int64_t (*multiply)(int64_t turns);
 };
 

@@ -42,12 +42,12 @@ inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel
 }
 
 int64_t multiply(int64_t turns) {
-  constexpr int CHAINS = 16;  // as many sums as hide the latency
+  constexpr int CHAINS = 16;  // independent sums, enough to hide the latency
   int32x4_t sums[CHAINS] = {};
   int8x16_t weights = vdupq_n_s8(1);
   for (int64_t turn = 0; turn < turns; ++turn) {
     for (int32x4_t& sum : sums) {
-      __asm__ volatile("" : "+w"(weights));  // the compiler must not compute a product once for all
+      __asm__ volatile("" : "+w"(weights));  // the compiler must not reuse the product of an earlier turn
       sum = vdotq_s32(sum, weights, weights);
     }
   }

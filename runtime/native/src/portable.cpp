@@ -15,7 +15,7 @@ inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel
                                                panel[(g * wenet_fusion::PANEL + o) * wenet_fusion::GROUP + i];
 }
 
-int64_t multiply(int64_t turns) {  // no particular instructions: the loops above, on data in the first-level cache
+int64_t multiply(int64_t turns) {  // there is no special instruction: runs dot_rows on data in the first-level cache
   constexpr int GROUPS = 16, INPUTS = GROUPS * wenet_fusion::GROUP;
   const uint8_t rows[ROWS * INPUTS] = {};
   const int8_t panel[INPUTS * wenet_fusion::PANEL] = {};

@@ -1,5 +1,5 @@
-// The products of several rows with a panel of weights, for families that keep sums in registers: such a family defines
-// `dot_rows<COUNT>`, which adds the products of COUNT rows, and ROWS, the largest COUNT, and then includes this file.
+// The products of several rows with a panel of weights, for families that keep sums in registers. Before it includes
+// this file, a family defines `dot_rows<COUNT>`, which adds the products of COUNT rows, and ROWS, the largest COUNT.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,8 @@
 
 namespace {
 
-// Products of any number of rows. `add` adds those of uint8 rows, `stride` bytes apart, with `groups` groups of a panel
-// (a multiple of ALIGNED / GROUP) to tiles (rows, PANEL).
+// Products of any number of rows. `add` multiplies uint8 rows, `stride` bytes apart, by `groups` groups of a panel (a
+// multiple of ALIGNED / GROUP) and adds the products to `tiles` (rows, PANEL).
 struct Dots {
   int rows;
 

@@ -27,7 +27,7 @@ using wenet_fusion::Step;
 
 constexpr int PANEL_LANES = PANEL / LANES;
 constexpr int QUERIES = 2;          // queries that share one reading of keys and values
-constexpr int CHUNK_ROWS = 64;      // rows for which a panel is used before the next one is read
+constexpr int CHUNK_ROWS = 64;      // rows that are multiplied by a panel before the next panel is read
 constexpr int CHUNK_INPUTS = 1024;  // inputs of a panel that stay in the first-level cache with the rows
 constexpr float ENERGY_FLOOR = 1.1920928955078125e-7f;  // as in Kaldi
 
@@ -145,8 +145,8 @@ inline void linear_relu(const Linear& layer, const uint8_t* in, int64_t rows, co
     std::memset(out + row * next.padded + next.inputs, 0, next.padded - next.inputs);
 }
 
-// A product in float. Row r consists of `pieces` pieces of `length` inputs: in + r * row_step + i * piece_step.
-// The output has `stride` floats per row.
+// A product in float. Row r consists of `pieces` pieces of `length` inputs; piece i begins at in + r * row_step + i *
+// piece_step. The output has `stride` floats per row.
 template <bool RELU>
 inline void product(const Product& layer, const float* in, int64_t rows, int64_t row_step, int pieces,
                     int64_t piece_step, float* out, int64_t stride) {
@@ -240,8 +240,8 @@ inline void subsample(const Model& model, int frames, float* features_in, const 
                   out + int64_t(t) * bins_2 * n.channels, n.channels);
 }
 
-// The means of the values for QUERIES queries, weighted by shares * scores: PARTS vectors at `offset` of each row, the last
-// one with `count` floats. The scores of a query are `stride` apart, its output `dim`.
+// The means of the values for QUERIES queries, weighted by shares * scores: PARTS vectors from `offset` of each row on,
+// the last one with `count` floats. From one query to the next are `stride` scores and `dim` output floats.
 template <int QUERIES, int PARTS>
 inline void average(const float* const* keys, int first, int last, int offset, const float* scores, int64_t stride,
                     const float* shares, float* out, int64_t dim, int count) {
@@ -259,7 +259,7 @@ inline void average(const float* const* keys, int first, int last, int offset, c
       store_part(out + q * dim + p * LANES, mean[q][p] * all(shares[q]), p < PARTS - 1 ? LANES : count);
 }
 
-// Products of QUERIES queries (`stride` floats apart) with four keys; `dots` are for LANES keys of each query.
+// Products of QUERIES queries (`stride` floats apart) with four keys; `dots` has room for LANES keys per query.
 template <int QUERIES>
 inline void query_key(const float* query, int64_t stride, const float* const* key, int width, Floats (*dots)[LANES]) {
   Floats total[QUERIES][4] = {};
@@ -276,7 +276,7 @@ inline void query_key(const float* query, int64_t stride, const float* const* ke
     for (int j = 0; j < 4; ++j) dots[i][j] = total[i][j];
 }
 
-// Attention of one head for QUERIES queries. `biases` are those of the first query; those of the next begin one earlier.
+// Attention of one head for QUERIES queries. The first query's biases begin at `biases`, each next query's one earlier.
 template <int QUERIES>
 inline void attend_queries(const Sizes& n, const float* const* keys, int first, int last, const float* query,
                            int head, const float* biases, float* out, float* scores, int64_t stride) {
@@ -319,8 +319,8 @@ inline void attend_queries(const Sizes& n, const float* const* keys, int first, 
                         width - v < LANES ? width - v : LANES);
 }
 
-// Scaled dot-product attention of one stream; the queries are scaled already. Key i is the row keys[i] (2 * dim: key,
-// value). Keys before `first` are not used; key cached + t belongs to query t.
+// Scaled dot-product attention of one stream; the queries are scaled already. keys[i] points to key i (dim floats) and,
+// after it, its value (dim). Keys before `first` are not used; key cached + t belongs to query t.
 inline void attend(const Sizes& n, const float* const* keys, int first, int cached, int count, const float* qkv,
                    const float* distances, float* out, Scratch scratch) {
   const int last = cached + count, zero = n.max_distance;
@@ -343,7 +343,7 @@ inline void attend(const Sizes& n, const float* const* keys, int first, int cach
   }
 }
 
-// Causal depthwise convolution and ReLU of (context + frames, dim) uint8, into rows of the next layer's input.
+// Causal depthwise convolution and ReLU of (context + frames, dim) uint8, written as rows of the next layer's input.
 inline void depthwise(const Depthwise& layer, const Sizes& n, const uint8_t* in, int frames, uint8_t* out,
                       int64_t stride) {
   for (int t = 0; t < frames; ++t) {
@@ -361,7 +361,7 @@ inline void depthwise(const Depthwise& layer, const Sizes& n, const uint8_t* in,
   }
 }
 
-// The most probable tokens of a frame; if two are equally probable, the first comes first.
+// The most probable tokens of a frame; of two equally probable ones, the one with the lower id comes first.
 inline void best_tokens(const Sizes& n, const float* logits, float* log_probs, int64_t* ids, float* blank) {
   Floats best = all(logits[0]);
   for (int token = 0; token + LANES <= n.vocabulary; token += LANES) best = maximum(best, load(logits + token));

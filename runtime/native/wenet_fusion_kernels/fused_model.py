@@ -1,4 +1,4 @@
-"""A model in the native library: it is loaded once, checked here, and run step by step.
+"""Check a model, load it into the native library, and run it step by step.
 
 Shapes: B streams, N samples, T encoder frames, C cached frames, D width, K best tokens of a frame, S floats of a state.
 """
@@ -14,12 +14,12 @@ import numpy as np
 
 from wenet_fusion_kernels.sizes import MOST, Expected, Sizes, expected_ranges, expected_tensors
 
-MOST_BIAS = 1 << 30  # largest bias of the depthwise convolution: its sums must fit into 32 bits
-WEIGHTS = (-64, 64)  # with these, AVX2 can add pairs of products in 16 bits
-MOST_SAMPLES = 1 << 26  # of a step: about an hour at 16 kHz
+MOST_BIAS = 1 << 30  # largest bias of the depthwise convolution, so that its sums fit into 32 bits
+WEIGHTS = (-64, 64)  # smallest and largest weight, so that AVX2 can add two products in 16 bits
+MOST_SAMPLES = 1 << 26  # samples of a step: about an hour at 16 kHz
 MOST_POSITION = 1 << 40
-MOST_ROWS = 1 << 16  # of the products alone
-FAMILY_VARIABLE = "WENET_FUSION_ISA"  # name of the family of processors to use, for tests
+MOST_ROWS = 1 << 16  # rows of `run_products`
+FAMILY_VARIABLE = "WENET_FUSION_ISA"  # environment variable with the processor family to use, for tests
 
 _LAYOUT: tuple[Literal["C_CONTIGUOUS"], Literal["ALIGNED"]] = ("C_CONTIGUOUS", "ALIGNED")
 _POINTERS = "samples lengths state position next_state next_position encoded top_log_probs top_ids blank scratch"
@@ -59,15 +59,15 @@ _NAMES = [_LIBRARY.wenet_fusion_family(index).decode() for index in range(_LIBRA
 
 
 def families() -> list[str]:
-    """Return the families of processors whose code runs here, the fastest first; the last one is "portable"."""
+    """Return the processor families whose code runs here, the fastest first; the last one is "portable"."""
     return [name for name in _NAMES if name]
 
 
 def chosen_family(name: str | None = None) -> str:
-    """Return the family of processors whose code runs.
+    """Return the processor family to use.
 
     Args:
-        name: the family; None: that of the variable WENET_FUSION_ISA, else the fastest.
+        name: a family; None: the one in the environment variable WENET_FUSION_ISA, or the fastest if it is unset.
     Raises:
         ValueError: the code of this family does not run here.
     """
@@ -82,19 +82,19 @@ def is_measured() -> bool:
     """Return whether the step was measured to be faster than onnxruntime on processors like this one.
 
     These are x86-64 processors with AVX2 but without VNNI. The code for VNNI and AMX gives the same results; its speed
-    was not measured yet.
+    has not been measured yet.
     """
     return bool(_LIBRARY.wenet_fusion_is_measured())
 
 
 def multiply(turns: int, family: str | None = None) -> int:
-    """Multiply bytes and add the products, on registers alone, for benchmarks: the most that the processor can do.
+    """Multiply bytes and add the products in registers, so that benchmarks can measure the processor's limit.
 
     Args:
         turns: number of turns of a loop.
         family: see `chosen_family`.
     Returns:
-        The number of multiply-adds. The time of the call gives the limit of the instructions that a step uses.
+        The number of multiply-adds. No step computes more of them in the time of this call.
     """
     each: int = _LIBRARY.wenet_fusion_multiply(_NAMES.index(chosen_family(family)), turns)
     return each * turns
@@ -124,7 +124,7 @@ class FusedModel:
         sizes: sizes of the model.
         tensors: arrays of the types and shapes of `expected_tensors`, contiguous or not.
         ranges: scale and zero point of each quantised input; see `expected_ranges`.
-        family: family of processors whose code runs; None: that of WENET_FUSION_ISA, else the fastest.
+        family: processor family to use; see `chosen_family`.
     Raises:
         ValueError: a size, a tensor, a range or the family does not fit; the message names it.
         MemoryError: the weights do not fit into memory.
@@ -168,7 +168,7 @@ class FusedModel:
         return found
 
     def step(self, samples: np.ndarray, lengths: np.ndarray, cached: int, state: State) -> tuple[Output, State]:
-        """Run one chunk of B streams: all cached and new frames are visible to every new frame.
+        """Run one chunk of B streams; every new frame attends to all cached and all new frames.
 
         Args:
             samples: (B, N) float32 within [-1, 1]; N a multiple of `frame_samples`.
@@ -212,7 +212,7 @@ class FusedModel:
         return Output(encoded, after.position - position, top_log_probs, top_ids, blank), after
 
     def run_products(self, rows: int) -> None:
-        """Compute the integer products of a step alone, with inputs of zeros, for benchmarks.
+        """Compute only the integer products of a step, with zeros as inputs, for benchmarks.
 
         Args:
             rows: number of frames of all streams, 1 or more.

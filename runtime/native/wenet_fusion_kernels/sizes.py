@@ -7,7 +7,7 @@ import numpy as np
 
 MOST = 1 << 20  # a larger size is a mistake
 MOST_LAYERS = 1000
-MOST_INPUTS = 1 << 16  # of a layer: sums of this many products of bytes fit into 32 bits
+MOST_INPUTS = 1 << 16  # inputs of a layer: sums of this many products of bytes fit into 32 bits
 
 
 class Sizes(NamedTuple):

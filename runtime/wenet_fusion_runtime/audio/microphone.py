@@ -136,7 +136,7 @@ class Microphone:
         return self._queue.lost_seconds
 
     def blocks(self) -> Iterator[AudioBlock]:
-        """Yield blocks until `stop`; see `LiveAudio`. Raises OSError if the device stops delivering."""
+        """Yield blocks until `stop` is called; see `LiveAudio`. Raises OSError if the device stops delivering."""
         last = time.monotonic()
         while True:
             block = self._queue.get(POLL_SECONDS)

@@ -15,7 +15,7 @@ from wenet_fusion_runtime.audio.containers.mpeg_frames import is_mpeg
 from wenet_fusion_runtime.audio.sample_formats import ALAW, FLOAT, MULAW, PCM, from_bytes
 
 WINDOW_BYTES = 16000  # bytes that are judged at once: 0.5 s at 16 kHz
-WINDOWS = 40  # number of windows to judge, because quiet audio is inconclusive
+WINDOWS = 40  # number of windows to judge: one is not enough, because quiet audio is inconclusive
 _LEAST_BYTES = 4000  # fewest bytes that are judged at the end of a short stream
 # Kinds of files by (position, bytes) at their beginning.
 _MAGIC = (
@@ -48,9 +48,9 @@ _INTEGERS: dict[str, Callable[[bytes], np.ndarray]] = {
     "8-bit samples": lambda data: 32768 * _mono(data, PCM, 1),
 }
 _LOUD = 0.2 * 32768  # RMS from which samples are suspicious
-_SMOOTH, _SMOOTHER = 0.6, 0.25  # correlation of neighbouring samples: least in audio, least gain in the right type
+_SMOOTH, _SMOOTHER = 0.6, 0.25  # least correlation of neighbouring samples in audio; least gain by the right type
 _FEWEST_VALUES = 64  # different values; a signal with fewer is generated
-_EXTREME, _EXTREME_SHARE, _OFFSET = 0.9 * 32768, 0.3, 0.15 * 32768  # exceeded by 8-bit samples that are read in pairs
+_EXTREME, _EXTREME_SHARE, _OFFSET = 0.9 * 32768, 0.3, 0.15 * 32768  # limits that pairs of 8-bit samples exceed
 _AUDIBLE, _LOPSIDED = 100.0, 50.0  # least RMS of every other sample, and least ratio to the RMS of the rest
 _QUIETER = 0.5  # largest ratio of the RMS in the right type to the RMS as 16-bit samples
 _FLOAT_RANGE, _FLOAT_SHARE = (1e-7, 4e4), 0.97  # magnitudes of samples as floats, and their least share
@@ -154,7 +154,7 @@ def _other_kind(window: bytes, channels: int) -> str | None:
         and np.mean((samples / loudness) ** 4) < _UNIFORM_KURTOSIS
         and np.mean(np.abs(samples) > 0.99 * 32768) < _UNIFORM_EXTREMES
     )
-    return "noise at full scale, as compressed or encrypted data are" if is_uniform else None
+    return "noise at full scale, such as compressed or encrypted data" if is_uniform else None
 
 
 def _is_every_other(samples: np.ndarray) -> bool:

@@ -57,7 +57,7 @@ class PcmPipe:
         return "standard input"
 
     def blocks(self) -> Iterator[AudioBlock]:
-        """Yield blocks of at most 0.1 s until the pipe ends or `stop`; see `LiveAudio`."""
+        """Yield blocks of at most 0.1 s until the pipe ends or `stop` is called; see `LiveAudio`."""
         while True:
             block = self._queue.get(POLL_SECONDS)
             if block is not None:
@@ -95,7 +95,7 @@ class PcmPipe:
             self._read_samples(start, None)
 
     def _read_samples(self, rest: bytes, header: WavHeader | None) -> None:
-        """Put the samples into the queue until the pipe ends or `stop`.
+        """Put the samples into the queue until the pipe ends or `stop` is called.
 
         Args:
             rest: raw bytes that were already read.

@@ -30,7 +30,7 @@ def add_command(
         name: name of the command.
         run: called with the parsed arguments; returns the exit status.
         description: text of --help; the list of commands shows its first sentence.
-        examples: command lines, without program and command unless they begin with another program.
+        examples: arguments of the command, or whole command lines that name the program.
         needs_model: the first argument is a model file.
     """
     lines = [line if PROGRAM in line else f"{PROGRAM} {name} {line}" for line in examples]

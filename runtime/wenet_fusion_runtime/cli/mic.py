@@ -198,7 +198,7 @@ class _Display:
 
     Args:
         options: arguments of the command.
-        source: the audio source; the display tells how much audio it lost.
+        source: the audio source; the display shows how much audio the source lost.
         chunk_seconds: duration of a chunk.
     """
 
@@ -285,8 +285,8 @@ class _Display:
             median, most = np.quantile(self._latencies, (0.5, 0.95))
             self.notice(
                 f"behind the speaker when a chunk was shown: median {median:.2f} s, 95 % within {most:.2f} s, "
-                f"longest {max(self._latencies):.2f} s; filling a chunk adds up to {self._chunk_seconds:.2f} s for its "
-                "first words"
+                f"longest {max(self._latencies):.2f} s; the first words of a chunk wait up to "
+                f"{self._chunk_seconds:.2f} s more, until it is full"
             )
 
     def _print(self, text: str) -> None:

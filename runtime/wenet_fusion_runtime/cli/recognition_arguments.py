@@ -100,7 +100,7 @@ def build_recognizer(options: argparse.Namespace, nbest: int | None = None) -> t
         terms = TermFinder(vocabulary, known).find(read_context(options.context))
         hot_words = check_hot_words([*hot_words, *map(HotWord, terms)], vocabulary).usable  # the first boost counts
     recognizer = Recognizer(model, replace(decoding, hot_words=hot_words))
-    # Exclude the loaded model from garbage collection, which would pause recognition for 0.1 s again and again.
+    # Exclude the loaded model from garbage collection, which would repeatedly pause recognition for 0.1 s.
     gc.collect()
     gc.freeze()
     return recognizer, all_usable

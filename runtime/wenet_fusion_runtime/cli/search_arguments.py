@@ -103,7 +103,7 @@ def add_hot_word_arguments(parser: argparse.ArgumentParser) -> None:
         "--hot_words",
         type=Path,
         metavar="FILE",
-        help="file of phrases to prefer, one per line; a tab and a boost may follow; a line with # first is a comment",
+        help="file of phrases to prefer, one per line; a tab and a boost may follow; lines beginning with # are comments",
     )
     group.add_argument(
         "--hot_word",
@@ -231,7 +231,7 @@ def with_grammar(options: DecodingOptions, arguments: argparse.Namespace) -> Dec
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no grammar, the threshold is out of its range, or it has no effect without a grammar.
+        ValueError: the file is no grammar, or the threshold is out of its range or given without a grammar.
     """
     if arguments.grammar_threshold is not None:
         if arguments.grammar is None:

@@ -41,7 +41,7 @@ class Phase(Enum):
 
 
 class Job:
-    """A session in the scheduler, protected by the scheduler's lock. Only the worker that took it uses its stream.
+    """A session in the scheduler, protected by the scheduler's lock. Only the worker that took a job uses its stream.
 
     Args:
         stream: decodes the audio of the session.

@@ -19,7 +19,7 @@ _IN_SCRIPT = "The following operation failed in the TorchScript interpreter."  #
 
 
 class ModelFault(ValueError):
-    """The model does not run as its metadata promise, whatever the audio, the options or the client.
+    """The model does not run as its metadata promise; the audio, the options and the client are not the cause.
 
     >>> str(ModelFault("final.zip: the model's output is not a number; use another"))
     "final.zip: the model's output is not a number; use another"

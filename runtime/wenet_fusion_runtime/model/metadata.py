@@ -78,7 +78,7 @@ class Meta:
     verification: Mapping[str, Any]  # numbers that export measured
     lookahead_samples: int = 0  # samples that a step reads beyond those of its last frame
     chunk_rule: str = TRAINED  # TRAINED, ANY or FIXED
-    restarts: bool = False  # streams take a fresh state in the silence after a segment: positions are limited
+    restarts: bool = False  # streams take a fresh state in the silence after a segment, because positions are limited
     batches: bool = True  # one step of many streams costs less than a step for each of them
     limits: tuple[str, ...] = ()  # what the model cannot do, for information
 
@@ -103,7 +103,7 @@ class Meta:
     def check_chunk(self, chunk: int, left: int, allow_untrained: bool = False) -> None:
         """Check that the model accepts chunks of `chunk` frames with `left` chunks of left context.
 
-        `chunk_rule` determines which ones it accepts: those used in training, any, or only that of the export.
+        `chunk_rule` determines which pairs it accepts: those used in training, any, or only the one of the export.
 
         Args:
             chunk: frames.

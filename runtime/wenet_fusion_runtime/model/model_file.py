@@ -27,7 +27,7 @@ _ONNX_STARTS = (b"\x12", b"\x3a")  # the byte after an ONNX model's version: a p
 
 
 def read_meta(path: str | Path, units: str | Path | None = None) -> Meta:
-    """Read the metadata of an exported file, without torch or onnxruntime; a WeNet model is loaded, which needs one.
+    """Read the metadata of an exported file. Only a WeNet model is loaded for this, which needs torch or onnxruntime.
 
     Args:
         path: see `load_model`.
@@ -83,7 +83,7 @@ def load_model(
         threads: number of threads of one call of onnxruntime; torch uses the number set by `torch.set_num_threads`.
         units: vocabulary of a WeNet model; None: units.txt, tokens.txt or lang_char.txt beside it.
         backend: what runs the file: "native", "onnxruntime", "torch", or "auto", which takes "native" if it is
-            installed and was measured to be faster on this kind of processor, else what the file was exported for.
+            installed and was measured to be faster on this kind of processor, else the backend of the file's format.
     Raises:
         OSError, ValueError: see `read_meta`; ValueError also if the installed torch or onnxruntime cannot run the file,
             or the file is not for `backend`.

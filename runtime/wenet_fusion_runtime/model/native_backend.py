@@ -54,7 +54,7 @@ class NativeBackend:
 
     @property
     def family(self) -> str:
-        """The family of processors whose code runs."""
+        """The processor family whose code runs."""
         return self._model.family
 
     def init_state(self, batch: int, chunk: int, left: int) -> State:
@@ -104,7 +104,7 @@ def has_native_step(path: Path) -> bool:
 
 
 def native_family() -> str:
-    """Return the family of processors whose native code would run here.
+    """Return the processor family whose native code would run here.
 
     Raises:
         ImportError: wenet-fusion-kernels is not installed, or its library does not load.

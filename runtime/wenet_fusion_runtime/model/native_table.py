@@ -1,7 +1,7 @@
-"""The member native.json of an int8 ONNX archive: where step.onnx holds the tensors that the native step needs.
+"""The member native.json of an int8 ONNX archive: the places of the native step's tensors within step.onnx.
 
-So the archive holds its weights only once. The tensors and ranges are in the order of `expected_tensors` and
-`expected_ranges` of wenet_fusion_kernels.
+With these places, the archive holds its weights only once. The tensors and ranges are in the order of
+`expected_tensors` and `expected_ranges` of wenet_fusion_kernels.
 """
 
 from __future__ import annotations

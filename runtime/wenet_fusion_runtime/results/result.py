@@ -37,7 +37,7 @@ class Hypothesis(NamedTuple):
     attention_score: float = 0.0  # log-probability according to the attention decoders, after rescoring
     alignment_score: float = 0.0  # log-probability of the best alignment
     grammar_score: float = 0.0  # grammar: log of the weights of the alternatives
-    grammar_gap: float = 0.0  # grammar: lead of the best tokens without a grammar, nats per token
+    grammar_gap: float = 0.0  # grammar: lead of the greedy path over this hypothesis, nats per token
 
     @property
     def search_score(self) -> float:
@@ -67,7 +67,7 @@ class Word(NamedTuple):
 
 @dataclass(frozen=True)
 class Result:
-    """The text of one segment of a stream: a partial result, which is final once the segment is closed.
+    """The text of one segment of a stream: a partial result while the segment is open, a final one after that.
 
     >>> word = Word("one", 0.5, 0.8, confidence=0.9)
     >>> Result("one", (), (word,), 0, 0, 0.0, 1.0, (), endpoint=None).is_final

@@ -29,7 +29,7 @@ class ScorerSet:
     """Sum the scores of a search's scorers. It is read-only, and streams share it. An empty set is falsy.
 
     Args:
-        scorers: the scorers; a hot word scorer without phrases does not count.
+        scorers: the scorers; a hot word scorer without phrases is ignored.
     Attributes:
         most_gained: (V,) upper bound of the nats that each token can add to a prefix.
 
@@ -91,9 +91,9 @@ class ScorerSet:
         return total, parts
 
     def carried(self, before: ScorerSet, old: PrefixScore, score: PrefixScore, token: int) -> PrefixScore:
-        """Return the score after one more token, with the known scores of scorers that another set shares.
+        """Return the score after one more token. Scorers that another set shares do not score the token again.
 
-        Shared scorers, e.g. a language model, do not score the token again.
+        The known scores of shared scorers, e.g. of a language model, are reused.
 
         Args:
             before: the other set.

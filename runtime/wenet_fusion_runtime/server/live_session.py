@@ -14,9 +14,8 @@ from wenet_fusion_runtime.engine.session import Backlog, Session, Update
 from wenet_fusion_runtime.results.result import Result
 from wenet_fusion_runtime.stream.stream import Stream
 
-PIECE_SECONDS = (
-    0.5  # audio per push. The engine's max_waiting_seconds must exceed this plus a chunk, else `push` waits forever
-)
+# Audio per push. The engine's max_waiting_seconds must exceed this plus a chunk, else `push` waits forever.
+PIECE_SECONDS = 0.5
 Changed = TypeVar("Changed")
 FormatAll = Callable[[tuple[Result, ...]], Awaitable[tuple[Result, ...]]]
 

@@ -19,7 +19,7 @@ class Block(NamedTuple):
 
 
 class BlockBuffer:
-    """Take samples at any rate, in pieces of any length; return the same blocks of `chunk` frames for any pieces.
+    """Cut samples of any rate into blocks of `chunk` frames. The blocks do not depend on the lengths of the pieces.
 
     Args:
         sample_rate: the model's sample rate, Hz.

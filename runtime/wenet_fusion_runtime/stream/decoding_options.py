@@ -31,9 +31,7 @@ class DecodingOptions:
     """
 
     mode: str | None = None  # one of MODES; None: rescoring if the model has a decoder, else prefix beam search
-    beam_size: int | None = (
-        None  # prefixes kept by the beam search, and rescored; None: 10, or the size of a smaller vocabulary
-    )
+    beam_size: int | None = None  # prefixes kept and rescored; None: 10, or the size of a smaller vocabulary
     ctc_weight: float | None = None  # weight of the CTC score in rescoring
     reverse_weight: float | None = None  # share of the right-to-left decoder in rescoring, 0 to 1
     nbest: int | None = None  # hypotheses of a final result; None: beam_size

@@ -68,9 +68,7 @@ class EndpointRules:
 
 
 FILE_ENDPOINTS = EndpointRules()  # rule 3 only: a pause closes no segment shorter than 20 s
-LIVE_ENDPOINTS = EndpointRules(
-    rule1_seconds=2.4, rule2_seconds=1.2
-)  # microphones; servers wait longer for the first word
+LIVE_ENDPOINTS = EndpointRules(rule1_seconds=2.4, rule2_seconds=1.2)  # microphones; servers have a longer rule 1
 
 
 class SegmentCounts(NamedTuple):
@@ -79,9 +77,7 @@ class SegmentCounts(NamedTuple):
     frames: int = 0  # since the segment was opened
     silent: int = 0  # consecutive silent frames at its end
     has_text: bool = False  # a token began in it
-    previous: int = (
-        BLANK  # best token of the last frame; before the first frame the token that the previous cut split, or BLANK
-    )
+    previous: int = BLANK  # best token of the last frame; before the first frame: the token that the last cut split
     asks: bool = False  # `FrameRules.answer` should be called before the next frame
     needed: float = math.inf  # silent frames after which the sentence is taken as complete
 
@@ -129,8 +125,8 @@ class FrameRules:
             tokens: (T,) the most probable token of each frame.
             blank_log_probs: (T,) natural logarithms.
         Returns:
-            one of three: an endpoint after the first 1 to T frames (the rest belong to the next segment); no endpoint
-            in the T frames; or counts that ask for `answer` before the frames that follow `Scan.frames` are scanned.
+            one of three: an endpoint after 1 to T frames (the others belong to the next segment); no endpoint in all T
+            frames; or counts with `asks`, which need a call of `answer` before the frames after `Scan.frames`.
         """
         frames, silent, has_text, previous, _, needed = counts
         limit = self._silence_log_prob

@@ -70,8 +70,8 @@ class Stream:
 
     @property
     def finals(self) -> tuple[Result, ...]:
-        """The closed segments that have tokens, oldest first, each with its best hypothesis only: a stream may run for
-        days. `accept_waveform` and `finish` return empty segments and all hypotheses too."""
+        """The closed segments that have tokens, oldest first, each with its best hypothesis only, because a stream may
+        run for days. `accept_waveform` and `finish` return empty segments and all hypotheses too."""
         return tuple(self._finals)
 
     @property

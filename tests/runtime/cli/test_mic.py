@@ -216,7 +216,7 @@ def test_other_formats_partial_lines_and_latency(
     assert [record["partial"] for record in partials] == ["a b", "a b c"]
     assert (final["file"], final["text"], final["tokens"][0]["text"]) == ("microphone", "a b c", "a")
     assert re.search(r"behind the speaker when a chunk was shown: median \d+\.\d\d s, 95 % within \d", err)
-    assert "filling a chunk adds up to 0.32 s" in err
+    assert "the first words of a chunk wait up to 0.32 s more" in err
     assert run(model, "--partials") == 0 and capsys.readouterr().out == "... a b\n... a b c\na b c\n"
     assert run(model, "--format", "vtt") == 0 and capsys.readouterr().out.startswith("WEBVTT\n\n00:00:00.")
     assert run(model, "--format", "srt", "--partials") == 1 and "--partials goes with" in capsys.readouterr().err

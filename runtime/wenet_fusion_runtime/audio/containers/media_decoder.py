@@ -18,9 +18,8 @@ _FORMATS = (
     "tta,w64,wav,wv,xwma"
 )
 _EXACT = ("mov", "matroska")  # containers that state the exact duration of the audio
-_MOST_PLANES = (
-    7  # with more planes (one per channel), PyAV up to at least 18.1 reads beyond its list of pointers and crashes
-)
+# With more planes (one per channel), PyAV up to at least 18.1 reads beyond its list of pointers and crashes.
+_MOST_PLANES = 7
 _TOLERANCE_SECONDS = 0.25  # largest difference between the stated duration and the audio
 
 

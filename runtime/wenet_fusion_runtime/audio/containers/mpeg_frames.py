@@ -25,8 +25,8 @@ _RATES_2 = (
 )
 _SAMPLE_RATES = (44100, 48000, 32000)  # of MPEG 1; half of these in MPEG 2, a quarter in MPEG 2.5
 _SYNC_BYTES = 6000  # three frames of usual bit rates
-_HEAD_BYTES = 48  # beginning of a frame that includes the mark of an encoder's tag
-_NOTES_BYTES = 192  # beginning of a frame that includes the whole tag of an encoder
+_HEAD_BYTES = 48  # bytes from the beginning of a frame to the end of the mark that begins an encoder's tag
+_NOTES_BYTES = 192  # bytes from the beginning of a frame to the end of an encoder's tag
 _SEARCHED = 1 << 15  # bytes that are searched for frames at once
 _MOST_PARTS = 100_000  # most runs of frames in a stream; damage between further runs is not cut out
 _MARKS = (b"Xing", b"Info", b"VBRI")
@@ -45,7 +45,7 @@ class Frame(NamedTuple):
 
 
 def parse_frame(header: bytes) -> Frame | None:
-    """Parse the 4 bytes of a frame header; None if they are not a header, or do not state the bit rate."""
+    """Parse a frame header of 4 bytes; return None if it is not one, or does not state the bit rate."""
     if len(header) < 4 or header[0] != 0xFF or header[1] < 0xE0:
         return None
     return _parse(header[1], header[2], header[3] >> 6 == 3)
@@ -98,8 +98,8 @@ class _Stream:
             self._runs[-1][1] = end
 
     def link(self) -> Link:
-        """Return the stream without the damage between its frames, at which decoders print errors or stop, and without
-        the encoder's tag if it states a wrong number of frames."""
+        """Return the stream. Leave out the damage between its frames, at which decoders print errors or stop, and the
+        encoder's tag if that states a wrong number of frames."""
         samples, is_endless = self._count * self._frame.samples, True
         if self._notes is not None:
             stated, trimmed = self._notes
@@ -125,7 +125,7 @@ class _FrameSearch:
         self._wanted: tuple[int, np.ndarray] = (-2, self._places)  # kind of the last search, and the places it found
 
     def next(self, position: int, kind: tuple[int, int, int, bool] | None) -> int:
-        """Return where two frames of `kind` or three of another kind begin, or a last one of `kind`; else the end."""
+        """Return the position of two frames of `kind`, three of another kind, or a last one of `kind`; else the end."""
         number = -2 if kind is None else 2 * _headers().numbers[kind[:3]] + kind[3]
         while position + 4 <= self._end:
             if not self._begin <= position < self._stop:

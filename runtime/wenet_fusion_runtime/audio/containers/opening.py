@@ -145,7 +145,7 @@ def _open_wav(file: BinaryFile, window: Window) -> Decoder:
         member = FileRange(file, begin, window.size)
         header = _read_header(member)
         end = begin + header.offset + (header.data_bytes(window.size - begin - header.offset) or 0)
-        if not header.stated and is_wav(window.look(begin + header.offset, 12)):  # there are 0 samples
+        if not header.stated and is_wav(window.look(begin + header.offset, 12)):  # a file without samples, then another
             end = begin + header.offset
         chunks, following = _after_samples(file, window, end)
         links.append(Link(begin, following, parts=((begin + header.offset, end), *chunks)))
@@ -231,7 +231,7 @@ def _is_trailer(window: Window, position: int) -> bool:
 
 
 def _open_flac(file: BinaryFile, path: str | None, window: Window) -> Decoder:
-    """Open a FLAC file. The search for further streams reads all bytes, so it starts at the end of the first stream."""
+    """Open a FLAC file. Further streams are searched only after the first one ends, because the search is slow."""
 
     def find_more() -> list[Link]:
         starts = [0]

@@ -28,7 +28,7 @@ class CacheLayout(NamedTuple):
     >>> layout = CacheLayout(chunk=16, left=4, blocks=12, heads=4, width=256, kernel=15)
     >>> layout.fresh().offset, layout.fresh().att_cache.shape, layout.fresh().cnn_cache.shape
     (64, (12, 4, 64, 128), (12, 1, 256, 14))
-    >>> layout.mask(80).reshape(5, 16).any(1).tolist()  # the second chunk sees one before it, and itself
+    >>> layout.mask(80).reshape(5, 16).any(1).tolist()  # the second chunk sees the first one and itself
     [False, False, False, True, True]
     """
 

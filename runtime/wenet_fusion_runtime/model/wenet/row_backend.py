@@ -108,7 +108,7 @@ class RowBackend:
     def step(
         self, samples: np.ndarray, lengths: np.ndarray, chunk: int, left: int, state: tuple[GraphState, ...]
     ) -> tuple[StepScores, tuple[GraphState, ...]]:
-        """Run one chunk of each row, which may be short; see `Backend`."""
+        """Run one chunk of each row; a chunk may be short. See `Backend`."""
         frames = -(-lengths // self._frame_samples)
         most = (samples.shape[1] - self._lookahead) // self._frame_samples
         outputs: list[tuple[np.ndarray, ...] | None] = []

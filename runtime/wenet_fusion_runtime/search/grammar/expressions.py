@@ -26,13 +26,13 @@ class Reference(NamedTuple):
 
 
 class Series(NamedTuple):
-    """Parts that are spoken one after the other; none: nothing is spoken."""
+    """Parts that are spoken one after the other; without parts, nothing is spoken."""
 
     parts: tuple[Expression, ...]
 
 
 class Choice(NamedTuple):
-    """Exactly one of several parts is spoken; none: the rule cannot be spoken."""
+    """Exactly one of several parts is spoken; without parts, the rule cannot be spoken."""
 
     options: tuple[tuple[float, Expression], ...]  # natural log of the weight relative to the largest, and the part
 

@@ -30,8 +30,8 @@ class Grammar:
 
     text: str
     source: str = "grammar"  # the file, for error messages
-    most_states: int = MOST_STATES  # limit of the steps and letters of all sentences, with every rule written out
-    is_bounded: bool = False  # also limit the work of a search: for grammars of strangers
+    most_states: int = MOST_STATES  # limit of the automaton's states, when every rule is written out
+    is_bounded: bool = False  # also limit the work of a search, for grammars that clients send
 
     def __post_init__(self) -> None:
         assert self.rules

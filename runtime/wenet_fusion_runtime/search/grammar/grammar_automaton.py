@@ -11,7 +11,7 @@ from wenet_fusion_runtime.search.grammar.program import END, NO_SYMBOL, START, P
 from wenet_fusion_runtime.search.spelling import BOUNDARY, Spelling
 
 MOST_KEPT = 100_000  # states that are kept for the next texts
-WORK_PER_STATE = 2  # of a bounded grammar: states of the program in all states of the automaton together
+WORK_PER_STATE = 2  # bounded grammars: most program states in all automaton states, relative to `most_states`
 _NEVER = -math.inf
 
 
@@ -19,9 +19,9 @@ class GrammarState:
     """The state after a text that begins a sentence: a set of states of the program, each with a weight.
 
     Attributes:
-        reads: for each symbol that may follow, the states of the program after it, with the natural log of the
-            weight of the best way there, relative to the best of all (in the start state: not relative).
-        end: the same for a text that ends here; -inf: a sentence cannot end here.
+        reads: for each symbol that may follow, the program's states after it, each with a natural-log weight: the
+            best path to that state, relative to the best path of all (in the start state: not relative).
+        end: the natural-log weight of a text that ends here, on the same scale; -inf: no sentence ends here.
         after_boundary: whether a word may begin here, so that a boundary changes nothing.
         steps: the steps that were computed so far.
 
@@ -66,10 +66,10 @@ class GrammarAutomaton:
             self._make_all(grammar)
 
     def step(self, state: GrammarState, symbol: int) -> tuple[float, GrammarState] | None:
-        """Return the state after one more symbol, with the change of the natural log of the weight (at most 0).
+        """Return the change of the natural-log weight (at most 0) by one more symbol, and the state after it.
 
         Returns:
-            None if no sentence goes on with this symbol.
+            None if no sentence continues with this symbol.
         """
         if symbol == BOUNDARY and state.after_boundary:
             return 0.0, state
@@ -79,14 +79,14 @@ class GrammarAutomaton:
         return found
 
     def _first(self) -> GrammarState:
-        # The empty text has weight 1. What the best way loses to alternatives without sentences, its first
-        # symbol loses.
+        # `best` is below 0 if the alternative with the largest weight contains no sentence. The empty text keeps weight
+        # 1, so the first symbol takes this loss.
         best, state = self._state([(0.0, START)], self._marked)
         reads = {symbol: [(weight + best, after) for weight, after in ways] for symbol, ways in state.reads.items()}
         return GrammarState(reads, 0.0, state.after_boundary)
 
     def _state(self, seeds: Iterable[tuple[float, int]], after_boundary: bool) -> tuple[float, GrammarState]:
-        """Return the state from which the program goes on with any of `seeds`, and the weight of the best way."""
+        """Return the weight of the best path from `seeds`, and the state that continues with any of these states."""
         readers, end = self._readers(seeds)
         best = max(end, max(readers.values(), default=_NEVER))
         relative = [(reader, weight - best) for reader, weight in sorted(readers.items())]

@@ -12,15 +12,15 @@ from wenet_fusion_runtime.search.scorers import ScoreField
 from wenet_fusion_runtime.search.spelling import BOUNDARY, Spelling
 
 _NEVER = -math.inf
-_NO_GAIN = -1e9  # of tokens that no sentence contains: the search prunes them
+_NO_GAIN = -1e9  # for tokens that no sentence contains, so that the search prunes them
 _State = tuple[float, GrammarState]  # score of the prefix, state of the automaton
 
 
 class GrammarScorer:
-    """Give prefixes that begin no sentence, and texts that are none, the score -inf.
+    """Give the score -inf to prefixes with which no sentence begins, and to complete texts that are no sentences.
 
-    The score of other prefixes is the natural log of the weights of the sentence's alternatives, 0 without weights. The
-    empty text is always allowed: nothing was said, or something else.
+    The score of other prefixes is the sum of the natural logs of their alternatives' weights, 0 without weights. The
+    empty text is always allowed: it stands for silence, or for speech outside of the grammar.
 
     Args:
         spelling: converts text to symbols of the model's vocabulary.

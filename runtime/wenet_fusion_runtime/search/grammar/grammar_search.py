@@ -15,14 +15,14 @@ from wenet_fusion_runtime.search.scorer_set import ScorerSet
 
 
 class GrammarSearch:
-    """A beam search within a grammar, without the hypotheses that the model would not have found without the grammar.
+    """A beam search within a grammar, which rejects hypotheses that are far less probable than text without a grammar.
 
-    The *grammar gap* of a hypothesis is the log-probability of the most probable token of each frame, summed over the
-    frames, minus that of the hypothesis's best alignment, divided by the larger number of tokens of the two: the nats
-    per token that the grammar costs. It is 0 if greedy search finds the same text, however long the silence. Hypotheses
-    with a larger gap than `threshold` are left out; the confidences of the others are multiplied by exp(-gap). If none
-    is left, the text is empty. No token is final before the segment closes, because the whole sentence may still be
-    rejected.
+    The *grammar gap* of a hypothesis is the number of nats per token that the grammar costs: the log-probability of the
+    greedy path (the most probable token of each frame), minus that of the hypothesis's best alignment, divided by the
+    number of tokens of the longer one. The gap is 0 if greedy search finds the same text, however long the silence.
+    Hypotheses with a larger gap than `threshold` are left out; the confidences of the others are multiplied by
+    exp(-gap). If none is left, the text is empty. No token is final before the segment closes, because the whole
+    sentence may still be rejected.
 
     Args:
         search: a beam search whose scorers contain a grammar.
@@ -47,8 +47,8 @@ class GrammarSearch:
     def __init__(self, search: PrefixBeamSearch, threshold: float, beam_size: int, previous: int = BLANK) -> None:
         self._search, self._threshold, self._beam_size = search, threshold, beam_size
         self._previous = previous
-        self._best, self._blank = 0.0, 0.0  # log-probability of the best tokens, and of blank, in all frames
-        self._tokens = 0  # tokens that the best tokens of the frames give
+        self._best, self._blank = 0.0, 0.0  # log-probability of the greedy path, and of blank in all frames
+        self._tokens = 0  # number of tokens of the greedy path
 
     def advance(self, scores: FrameScores, encoder_out: np.ndarray | None = None) -> None:
         """Decode T more frames; see `Search`."""

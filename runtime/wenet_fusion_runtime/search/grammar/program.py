@@ -1,4 +1,4 @@
-"""Write a grammar out as a program that reads the letters of its sentences."""
+"""Compile a grammar into a program: a nondeterministic automaton that reads the letters of its sentences."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Program:
             raise ValueError(f"{grammar.source}: the grammar has no sentence with words; add words to its public rules")
 
     def _add(self, expression: Expression, begin: int, end: int, depth: int) -> None:
-        """Add a part between two states: only ways out of `begin` and only ways into `end`."""
+        """Add a part between two states. No new path leads into `begin` or out of `end`."""
         self._count(1)
         if depth > MOST_DEPTH:
             raise ValueError(

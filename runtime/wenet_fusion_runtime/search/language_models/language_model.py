@@ -123,7 +123,7 @@ class NgramModel:
         self._keys = np.empty(0, np.int64)
         self._log_probs = np.zeros(1, np.float32)
         self._backoffs = np.zeros(1, np.float32)
-        self._shorter = np.zeros(1, np.int32)  # for each node, the node of the longest shorter n-gram at its end
+        self._shorter = np.zeros(1, np.int32)  # for each node, the node of its longest proper suffix
         self._first_of_highest = 0
         for table in arpa.tables:
             self._add(table)
@@ -144,7 +144,7 @@ class NgramModel:
             log_prob += float(self._backoffs[state])
             state = int(self._shorter[state])
         log_prob += float(self._log_probs[node])
-        return min(log_prob, 0.0), self._after(node)  # with backoff weights above 1, rounding may exceed 0
+        return min(log_prob, 0.0), self._after(node)  # backoff weights above 1 may lead to more than 0 by rounding
 
     def finish(self, state: int) -> float:
         """Return the log-probability of the end; see `LanguageModel`."""

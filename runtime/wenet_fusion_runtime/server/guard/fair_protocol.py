@@ -1,9 +1,9 @@
 """Read from every connection in small slices, within a budget of bytes and a budget of parsing time.
 
-asyncio reads up to 256 KiB of a connection at once, and aiohttp parses all of that in one turn of the event loop: tens
-of thousands of empty frames, chunks or requests. Here one turn reads at most SLICE_BYTES of a connection. A connection
-that exceeds a budget is read later; meanwhile its data wait in the client's system. While a connection is not read,
-asyncio does not notice that the client hangs up, so this module polls the socket.
+asyncio reads up to 256 KiB of a connection at once, and aiohttp parses all of that in one turn of the event loop: that
+may be tens of thousands of empty frames, chunks or requests. Here one turn reads at most SLICE_BYTES of a connection.
+A connection that exceeds a budget is read later; meanwhile its data wait in the client's system. While a connection is
+not read, asyncio does not notice that the client hangs up, so this module polls the socket.
 """
 
 from __future__ import annotations

@@ -52,8 +52,8 @@ class _Take:
 class RealtimeConnection(LiveConnection):
     """Serves one client: receives audio, sends turns and transcripts; see `LiveConnection` for the other arguments.
 
-    A session of the engine is open from the beginning. A commit ends it and opens the next one, which takes over its
-    place: a connection stays open on a full server, and never has more than two sessions.
+    A session of the engine is open from the beginning. A commit ends it and opens the next one, which takes its place,
+    so a connection can go on when the server is full, and never has more than two sessions.
 
     Args:
         prompt_words: turns prompts into hot words.

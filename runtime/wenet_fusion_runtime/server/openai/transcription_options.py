@@ -37,7 +37,7 @@ class TranscriptionOptions:
 
     upload: UploadOptions
     response_format: str = JSON  # one of RESPONSE_FORMATS
-    granularities: tuple[str, ...] = (SEGMENT,)  # lists in the verbose format, among GRANULARITIES
+    granularities: tuple[str, ...] = (SEGMENT,)  # lists to write in the verbose format, among GRANULARITIES
     language: str = "unknown"  # stated by the client, without effect
     temperature: float = 0.0  # stated by the client, without effect
     has_logprobs: bool = False  # add the log-probability of each token

@@ -17,7 +17,7 @@ export class Resampler {
     this.phases = outputRate / divisor;
     this.reach = inputRate === outputRate ? 0 : Math.ceil(ZERO_CROSSINGS * Math.max(1, inputRate / outputRate)) + 1;
     this.filters = inputRate === outputRate ? [new Float32Array([1])] : makeFilters(inputRate, outputRate, this);
-    this.buffer = new Float32Array(this.reach);    // input from `reach` samples before the next output; first zeros
+    this.buffer = new Float32Array(this.reach);    // input from `reach` samples before the next output; zeros at first
     this.position = 0;                             // of the next output from the buffer's start, in the same unit
   }
 
@@ -48,7 +48,7 @@ export class Resampler {
   }
 }
 
-/** Return filters[phase][tap]: the weights of the inputs around an output that is phase / phases after an input. */
+/** Return filters[phase][tap]: weights of the inputs around an output that is phase / phases samples after an input. */
 function makeFilters(inputRate, outputRate, { phases, reach }) {
   const lower = Math.min(inputRate, outputRate) / inputRate;
   const cutoff = lower * (1 - SLOPE);            // middle of the transition band, relative to half the input rate

@@ -1,4 +1,4 @@
-"""Refuse unmasked WebSocket frames from clients, which aiohttp accepts against RFC 6455, section 5.1."""
+"""Refuse unmasked WebSocket frames from clients, which RFC 6455 (section 5.1) forbids but aiohttp accepts."""
 
 from __future__ import annotations
 
