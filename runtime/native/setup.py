@@ -14,10 +14,10 @@ FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fvisibil
 
 
 class BuildLibrary(build_ext):
-    """Builds library.so, and says what is missing if that fails."""
+    """Builds library.so, and names the compilers that it needs if the build fails."""
 
     def get_ext_filename(self, name: str) -> str:
-        """Return a name without the version of Python."""
+        """Return the file name of the library, without the version of Python."""
         return f"{name.replace('.', os.sep)}.so"
 
     def build_extension(self, extension: Extension) -> None:

@@ -71,8 +71,8 @@ def exit_status(command: Callable[[], int], traceback: bool = False) -> int:
         traceback: raise a user's error instead of printing it.
 
     Returns:
-        What the command returns; 1 after one of USER_ERRORS, if memory ran out, if standard output cannot be written,
-        or if its reader (`head`, `less`) is gone; 130 after Ctrl-C. Other exceptions are defects and are raised; with
+        The command's status; 1 after one of USER_ERRORS, if memory ran out, if standard output cannot be written, or
+        if its reader (`head`, `less`) is gone; 130 after Ctrl-C. Other exceptions are defects and are raised; with
         WENET_FUSION_TRACEBACK=1 in the environment, a user's errors are raised too.
     """
     wants_traceback = traceback or os.environ.get(TRACEBACK_VARIABLE) == "1"

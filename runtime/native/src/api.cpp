@@ -237,7 +237,7 @@ int64_t products_bytes(const Sizes& n, int64_t rows) {
 
 extern "C" {
 
-// The number of processor families; the name of a family, empty if its code does not run on this processor.
+// The number of processor families; a family's name, empty if it does not run here. For AMX, this asks Linux first.
 EXPORTED int wenet_fusion_families() { return int(sizeof families / sizeof *families); }
 EXPORTED const char* wenet_fusion_family(int index) { return families[index]->is_served() ? families[index]->name : ""; }
 

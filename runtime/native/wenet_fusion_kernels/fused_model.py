@@ -4,6 +4,7 @@ Shapes: B streams, N samples, T encoder frames, C cached frames, D width, K best
 """
 
 import ctypes
+import functools
 import os
 import weakref
 from collections.abc import Sequence
@@ -55,12 +56,24 @@ def _open_library() -> ctypes.CDLL:
 
 
 _LIBRARY = _open_library()
-_NAMES = [_LIBRARY.wenet_fusion_family(index).decode() for index in range(_LIBRARY.wenet_fusion_families())]
+_INDEXES = range(_LIBRARY.wenet_fusion_families())  # the fastest family first
+
+
+@functools.cache
+def _name(index: int) -> str:
+    """Return the name of a family, empty if its code does not run here. For AMX, Linux is asked for permission."""
+    found: bytes = _LIBRARY.wenet_fusion_family(index)
+    return found.decode()
+
+
+def _index(name: str) -> int | None:
+    """Return the index of a family; None if its code does not run here. Faster families are not asked for."""
+    return next((index for index in reversed(_INDEXES) if _name(index) == name), None)
 
 
 def families() -> list[str]:
     """Return the processor families whose code runs here, the fastest first; the last one is "portable"."""
-    return [name for name in _NAMES if name]
+    return [name for name in map(_name, _INDEXES) if name]
 
 
 def chosen_family(name: str | None = None) -> str:
@@ -72,7 +85,7 @@ def chosen_family(name: str | None = None) -> str:
         ValueError: the code of this family does not run here.
     """
     found = name or os.environ.get(FAMILY_VARIABLE) or families()[0]
-    if found not in families():
+    if _index(found) is None:
         origin = "" if name else f" ({FAMILY_VARIABLE})"
         raise ValueError(f"family '{found}'{origin} does not run here; choose one of {', '.join(families())}")
     return found
@@ -96,7 +109,7 @@ def multiply(turns: int, family: str | None = None) -> int:
     Returns:
         The number of multiply-adds. No step computes more of them in the time of this call.
     """
-    each: int = _LIBRARY.wenet_fusion_multiply(_NAMES.index(chosen_family(family)), turns)
+    each: int = _LIBRARY.wenet_fusion_multiply(_index(chosen_family(family)), turns)
     return each * turns
 
 
@@ -144,7 +157,7 @@ class FusedModel:
         scales = _checked_ranges(sizes, ranges)
         pointers = (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
         numbers = (ctypes.c_int32 * len(sizes))(*sizes)
-        model = _LIBRARY.wenet_fusion_load(numbers, pointers, scales.ctypes.data, _NAMES.index(self.family))
+        model = _LIBRARY.wenet_fusion_load(numbers, pointers, scales.ctypes.data, _index(self.family))
         if not model:
             raise MemoryError("the weights of the model do not fit into memory")
         self._model = ctypes.c_void_p(model)  # shared by shallow copies; cannot be pickled
@@ -180,7 +193,7 @@ class FusedModel:
             MemoryError: the step does not fit into memory.
         """
         samples = np.require(samples, np.float32, _LAYOUT)
-        lengths = np.array(lengths, np.int64)  # copies: another thread must not change what was checked
+        lengths = np.array(lengths, np.int64)  # copies, because other threads must not change them after the checks
         memory, position = np.require(state.memory, requirements=_LAYOUT), np.array(state.position)
         n, floats = self.sizes, self._state_floats(cached)
         batch, frames = len(samples), samples.shape[-1] // n.frame_samples

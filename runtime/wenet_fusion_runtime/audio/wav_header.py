@@ -113,7 +113,7 @@ def next_samples(read: Callable[[int], bytes], skip: Callable[[int], object]) ->
 
 
 def read_following_header(read: Callable[[int], bytes], header: WavHeader, unread: int = 0) -> WavHeader | None:
-    """Read a pipe up to its next samples: those of a further chunk, or of a WAV file that was joined to this one.
+    """Read a pipe up to its next samples, in another chunk or in a WAV file that was joined to this one.
 
     Args:
         read: see `read_wav_header`.

@@ -39,7 +39,7 @@ from wenet_fusion_runtime.server.session_options import FLOAT32, SAMPLE_RATE, Se
 from wenet_fusion_runtime.stream.endpoints import LONGEST_SECONDS
 
 BLOCK_SECONDS = 0.1  # audio per message; results do not depend on it
-FAST_BLOCK_SECONDS = 0.5  # with --fast: a server may limit messages per second
+FAST_BLOCK_SECONDS = 0.5  # audio per message with --fast; longer, because a server may limit messages per second
 STANDARD_INPUT = "-"
 SCHEMES = ("ws", "wss", "http", "https")
 

@@ -84,7 +84,7 @@ def _run_checked(run: Callable[[argparse.Namespace], int], options: argparse.Nam
 
 
 def extra_needed(user: str, extra: str, error: ImportError) -> ImportError:
-    """Return the error to raise when a package of an extra is missing; errors from our own modules do not change.
+    """Return the error to raise when a package of an extra is missing; errors of our own modules stay unchanged.
 
     Args:
         user: the part of the program that needs the package, for the message.

@@ -15,7 +15,7 @@ from wenet_fusion_runtime.results.timestamps import EmissionDelay
 _PROGRAM = "a program (TorchScript): load only files that you trust, and pin them with --require_sha256"
 _DATA = "data (ONNX graphs)"
 _KINDS = {TORCHSCRIPT: "TorchScript of wenet-fusion export", ONNX: "ONNX archive of wenet-fusion export"}
-MAX_ENTRIES = 8  # of a longer table, only the number of entries is printed
+MAX_ENTRIES = 8  # most entries of a table to print; of longer tables, only the number of entries is printed
 
 
 def add(commands: Commands) -> None:

@@ -35,7 +35,7 @@ from wenet_fusion_runtime.stream.stream import Stream
 MUTE_SECONDS = 3.0  # zeros from the start for this long cause a notice
 MUTED = "only zeros so far: check that the microphone is not muted and this program may use it"
 ROUNDING_SECONDS = 1e-6  # tolerance when sums of durations are compared
-MAX_LATENCIES = 20000  # the summary of --latency covers at most this many of the most recent chunks
+MAX_LATENCIES = 20000  # number of most recent chunks that the summary of --latency covers
 
 
 def add(commands: Commands) -> None:

@@ -17,7 +17,7 @@ from wenet_fusion_runtime.results.formats import FORMATS, JSON, TEXT
 
 
 class OutputError(OSError):
-    """The text of a recording cannot be written, so the text of other recordings cannot either."""
+    """Text cannot be written. The command ends, because it could not write the text of other recordings either."""
 
 
 def add_format_arguments(command: argparse.ArgumentParser, unit: str) -> None:
@@ -144,7 +144,7 @@ class _StandardOutput:
 
 
 class _WholeFile:
-    """Text that replaces a file when it is closed. Pipes and devices are written directly."""
+    """A file that is replaced as a whole when it is closed. Pipes and devices are written directly."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -103,7 +103,7 @@ def add_hot_word_arguments(parser: argparse.ArgumentParser) -> None:
         "--hot_words",
         type=Path,
         metavar="FILE",
-        help="file of phrases to prefer, one per line; a tab and a boost may follow; lines beginning with # are comments",
+        help="file of phrases to prefer, one per line; a tab and a boost may follow; # begins a comment line",
     )
     group.add_argument(
         "--hot_word",

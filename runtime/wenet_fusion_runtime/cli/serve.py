@@ -91,7 +91,7 @@ def add(commands: Commands) -> None:
 
 
 def read_token(path: Path | None) -> str | None:
-    """Return the token in a file or, without a file, in the environment variable; None if there is no token.
+    """Return the token in a file or, without a file, in the variable WENET_FUSION_TOKEN; None if there is no token.
 
     Raises:
         OSError, ValueError: the file cannot be read or is empty.

@@ -98,7 +98,7 @@ class Job:
 
 
 class Taken(NamedTuple):
-    """A job that a worker has taken, with the audio pushed since the last time."""
+    """A job that a worker has taken, with the audio pushed since a worker last took it."""
 
     job: Job
     stream: Stream

@@ -22,8 +22,8 @@ class Unavailable(RuntimeError):
 
 
 class Backlog(RuntimeError):
-    """The session is full. Push the audio again once `Session.room_seconds` has grown; after refused hot words or
-    context, set them again after the next update or call of `on_room`."""
+    """The session is full. If audio was refused, push it again once `Session.room_seconds` has grown; if hot words or
+    a context were refused, set them again after the next update or call of `on_room`."""
 
 
 class Update(NamedTuple):
@@ -98,7 +98,7 @@ class Session:
             )
 
     def set_hot_words(self, hot_words: Sequence[HotWord]) -> None:
-        """Replace the hot words of the stream, from the audio pushed next; see `Stream.set_hot_words`.
+        """Replace the hot words of the stream, beginning with the audio pushed next; see `Stream.set_hot_words`.
 
         For tens of thousands of phrases this takes seconds.
 
@@ -110,7 +110,7 @@ class Session:
             self._change(self._biasing.with_hot_words(hot_words))
 
     def set_context(self, text: str, boost: float = DEFAULT_BOOST) -> tuple[str, ...]:
-        """Prefer the terms of a text, from the audio pushed next, and return them; see `Stream.set_context`.
+        """Prefer the terms of a text, beginning with the audio pushed next; return them. See `Stream.set_context`.
 
         Raises:
             Backlog: MOST_CHANGES changes are waiting; nothing changed.

@@ -39,7 +39,7 @@ class EngineStatistics(NamedTuple):
     failed: int  # sessions that ended with an error
     closed: int  # sessions that their owner closed
     refused: int  # sessions that were not opened: too many, or the engine was shutting down
-    audio_seconds: float  # decoded
+    audio_seconds: float  # decoded audio
     step_seconds: float  # time in the model, summed over workers
     search_seconds: float  # time in search, rescoring and closing of segments, summed over workers
     batches: Histogram  # streams per step

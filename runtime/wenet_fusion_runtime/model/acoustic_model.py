@@ -1,4 +1,4 @@
-"""The acoustic model, which turns samples into scores, both numpy arrays. A `Backend` runs it.
+"""The acoustic model, which turns samples into scores, both as numpy arrays. A `Backend` runs it.
 
 Shapes: B rows, N samples, T encoder frames, D encoder width, K best tokens of a frame.
 """

@@ -64,7 +64,7 @@ def choose_backend(path: Path, meta: Meta, name: str, threads: int = 1) -> str:
 
 
 def describe_engines(path: Path, meta: Meta, name: str) -> str:
-    """Return what runs a model here, for `info`.
+    """Return the name of the engine that runs a model on this machine, for `info`.
 
     Args:
         path: the model's file.

@@ -60,7 +60,7 @@ def formatted(result: Result, formatter: Formatter) -> Result:
 
 
 def load_formatter(name: str) -> Formatter:
-    """Return the formatter of a name.
+    """Return the formatter with this name.
 
     Args:
         name: `wetext`, `nemo` or `itn` (inverse text normalisation by the packages wetext, nemo_text_processing and

@@ -30,8 +30,8 @@ class TermFinder:
     - a name: a capitalised word, or up to four capitalised words in a row (then each of these words counts too). The
       first word of a sentence counts only if it is also capitalised within a sentence, or has two capitals. A line
       break ends a sentence. Single letters ("I") do not count, and a text in capitals has no names;
-    - a rare word: a word that is not in `known_words`. If there are none, a word of at least five letters that takes
-      at least three tokens, provided that the vocabulary holds frequent words as single tokens;
+    - a rare word: a word that is not in `known_words`. If `known_words` is empty, a word of at least five letters that
+      takes at least three tokens, provided that the vocabulary holds frequent words as single tokens;
     - a text of 2 to 20 characters within Chinese or Japanese title marks or quotation marks.
 
     Terms have up to 200 characters.

@@ -189,7 +189,7 @@ class HotWordGraph:
                 self._share[node] = max(self._share[node], self._share[below])
 
     def _largest_gains(self, levels: list[list[_Edge]]) -> np.ndarray:
-        """Return `most_gained`: the sum over a token's symbols of the gain on the best edge with that symbol.
+        """Return `most_gained`: for each token, the sum over its symbols of the largest gain on an edge of the symbol.
 
         A fall-back only lowers the share, so a symbol matched after a fall-back gains no more than on its own edge.
         """

@@ -108,7 +108,7 @@ class ConnectionLimiter:
     def _make_room(self) -> None:
         """Close the oldest waiting connection of the address that has most of them."""
         if len(self._rejected) >= REJECTED_AT_ONCE:
-            return  # earlier ones are not closed yet
+            return  # connections that were replaced earlier are not closed yet
         waiting = [one for one in self._accepted if not one.is_busy]
         counts = Counter(one.address for one in waiting)
         oldest = min(waiting, key=lambda one: (-counts[one.address], one.number))

@@ -25,13 +25,13 @@ class Limits:
     upload_seconds: float = 300.0  # time from the first to the last byte of an upload
     audio_seconds: float = 4 * 3600.0  # length of the audio per session or upload
     start_seconds: float = 5.0  # time from the connection to the start signal, or to the end of the request's header
-    idle_seconds: float = 60.0  # a session ends if it sends audio for less than 1 % of this time
+    idle_seconds: float = 60.0  # a session ends if less audio than 1 % of this time arrives within this time
     send_seconds: float = 10.0  # longest time that a client may take to read a message
     progress_seconds: float = 120.0  # longest time without progress in decoding or recognising an upload
     address_sessions: int | None = None  # open sessions of one address; None: half of `sessions`
     decoders: int | None = None  # uploads whose decoders compute at the same time; None: one per core
     frames_per_second: float = 500.0  # WebSocket frames, or HTTP requests, of one connection; further ones wait
-    bytes_per_second: float = 16.0 * 1024 * 1024  # of one connection; further ones wait
+    bytes_per_second: float = 16.0 * 1024 * 1024  # bytes of one connection; further ones wait
 
     def __post_init__(self) -> None:
         for field in fields(self):

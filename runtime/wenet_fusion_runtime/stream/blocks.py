@@ -19,7 +19,7 @@ class Block(NamedTuple):
 
 
 class BlockBuffer:
-    """Cut samples of any rate into blocks of `chunk` frames. The blocks do not depend on the lengths of the pieces.
+    """Cut samples at any rate into blocks of `chunk` frames, which do not depend on the lengths of the pushed pieces.
 
     Args:
         sample_rate: the model's sample rate, Hz.

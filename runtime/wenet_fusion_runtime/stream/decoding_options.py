@@ -47,7 +47,7 @@ class DecodingOptions:
     commit_seconds: float | None = None  # words this old are final; None: final once all hypotheses agree on them
     formatter: Formatter | None = None  # rewrites the text of a closed segment; see `load_formatter`
     grammar: Grammar | None = None  # the sentences that may be found; None: any text
-    grammar_threshold: float = DEFAULT_THRESHOLD  # reject sentences that cost more nats per token; inf: none
+    grammar_threshold: float = DEFAULT_THRESHOLD  # largest grammar gap, nats per token; inf rejects no sentence
 
     def __post_init__(self) -> None:
         if self.mode is not None and self.mode not in SEARCH_MODES:

@@ -84,7 +84,7 @@ class Recognizer:
         return Stream(self.model, options, chunk, left, biasing)
 
     def _warm_up(self) -> None:
-        """Run the model once, because first calls are slow: the first audio does not wait for them."""
+        """Run the model once, so that the first audio does not wait for the slow first calls."""
         scores = self.model.warm_up()
         if SEARCH_MODES[self.options.mode].needs_decoder:
             self.model.rescore([scores.encoder_out], [()])

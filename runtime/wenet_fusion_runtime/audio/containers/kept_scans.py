@@ -1,4 +1,4 @@
-"""Cache what scanning large files found, because each segment of a long recording opens the file again."""
+"""Cache the results of scanning large files, because each segment of a long recording opens the file again."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ _MPEG_TAGS = (0x50, 0x55)  # format tags of WAV for MPEG audio
 _TRAILERS = (b"LIST", b"id3 ", b"ID3 ", b"bext", b"cue ", b"smpl", b"fact", b"PEAK", b"iXML", b"_PMX")  # after samples
 # libsndfile logs a chunk of samples that states more bytes than the file has, and shortens it without an error.
 _CUT_OFF = re.compile(r"^\s*(?:SSND|BODY|data|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
-_ID3_END = 128  # bytes of a tag at the end of mp3
+_ID3_END = 128  # bytes of an ID3 tag at the end of an mp3 file
 _SLACK_BYTES = 64  # difference of the sizes in libsndfile's log that padding and offsets may cause
 _FRAMES_PER_BYTE = 16  # most sample frames per byte in the formats that only libsndfile reads
 

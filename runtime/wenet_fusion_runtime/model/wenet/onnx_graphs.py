@@ -23,7 +23,7 @@ _EXPORT = "export the checkpoint again with wenet/bin/export_onnx_cpu.py --chunk
 
 
 class CacheLayout(NamedTuple):
-    """The chunking that a graph is fixed to, and the sizes of its caches.
+    """The fixed chunking of a graph, and the sizes of its caches.
 
     >>> layout = CacheLayout(chunk=16, left=4, blocks=12, heads=4, width=256, kernel=15)
     >>> layout.fresh().offset, layout.fresh().att_cache.shape, layout.fresh().cnn_cache.shape

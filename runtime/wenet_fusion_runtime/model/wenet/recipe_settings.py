@@ -1,4 +1,4 @@
-"""Read from a recipe's train.yaml what its exported model lacks: features, weights, chunks, the vocabulary's path."""
+"""Read a recipe's train.yaml: features, weights, chunks and the vocabulary's path, which the exported model lacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reject speech outside of the grammar: compare the sentence with the best tokens of each frame."""
+"""Reject speech outside of the grammar: compare the sentence with the greedy path."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Program:
     Attributes:
         symbols: the symbol that each state reads; NO_SYMBOL: none.
         following: the state after each state that reads a symbol.
-        branches: for the other states, pairs of a natural log of a weight (at most 0) and a state.
+        branches: for each other state, pairs of a natural-log weight (at most 0) and a next state.
         live: the states from which END can be reached.
     Raises:
         ValueError: the vocabulary cannot spell a word, or the grammar is too large or has no sentence with words.
@@ -43,7 +43,7 @@ class Program:
         self.symbols = [NO_SYMBOL, NO_SYMBOL]
         self.following = [END, END]
         self.branches: dict[int, list[tuple[float, int]]] = {START: [], END: []}
-        first = self._new_branch()  # START has no other way in
+        first = self._new_branch()  # START leads only to this state, where all public rules begin
         self._jump(START, first)
         for name in grammar.rules.public:
             self._add(grammar.rules.rules[name], first, END, 0)

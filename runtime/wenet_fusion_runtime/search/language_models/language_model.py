@@ -25,9 +25,9 @@ class LanguageModel(Protocol):
     States are opaque values, hashable or not, that no call changes. The search keeps one per prefix and calls `advance`
     once per word of each prefix, when the word is complete; hypotheses that share words share the call.
 
-    A word is the text between two spaces of a result: without marks of word starts, in the case of the acoustic model's
-    tokens, and `<unk>` where the acoustic model emitted it. In a vocabulary of pieces without any U+2581 each token is
-    a word.
+    A word is the text between two spaces of a result, in the case of the acoustic model's tokens and without marks of
+    word starts; it is `<unk>` where the acoustic model emitted that. In a vocabulary of pieces without any U+2581 each
+    token is a word.
     """
 
     @property
@@ -78,8 +78,8 @@ class NgramModel:
     which the context was shortened adds a backoff weight.
 
     The n-grams are the nodes of a tree in which a node's parent is the n-gram without its last word. A node is found by
-    binary search for its parent and its word in one sorted array. A state is the number of a node: that of the longest
-    n-gram at the end of the text, below the highest order. An n-gram takes 20 bytes, a word about 100 more.
+    binary search for its parent and its word in one sorted array. A state is the number of a node: the longest n-gram
+    at the end of the text, below the highest order. An n-gram takes 20 bytes, a word about 100 more.
 
     Args:
         arpa: the n-grams.

@@ -23,8 +23,8 @@ class LanguageModelScorer:
         weight: weight of the log-probabilities.
         word_bonus: nats added per word.
     Raises:
-        ValueError: the vocabulary can spell none of a sample of the model's words, so the model is for another language
-            or another case and would only harm.
+        ValueError: the vocabulary can spell none of a sample of the model's words, because the model has another
+            language or writes letters in another case.
     Source: Gulcehre et al. 2015, "On using monolingual corpora in neural machine translation" (arXiv:1503.03535).
 
     >>> from wenet_fusion_runtime.results.vocabulary import Vocabulary

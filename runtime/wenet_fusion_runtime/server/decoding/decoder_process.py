@@ -2,7 +2,7 @@
 
 A crash, a hang or a lack of memory ends one upload only. The process has one thread, so forking it is safe.
 `Decoders` starts it with a socket as its standard input and sends a request per upload; the child process answers with
-frames. It computes one frame for each byte that it receives; so `Decoders` controls how many children compute at once.
+frames. A child computes a frame only when it receives a byte, so `Decoders` controls how many compute at once.
 """
 
 from __future__ import annotations

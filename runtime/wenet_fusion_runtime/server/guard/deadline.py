@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 async def within(awaitable: Awaitable[T], seconds: float) -> T:
-    """Return the result of an awaitable, which is cancelled after `seconds`.
+    """Return the result of an awaitable, or cancel it after `seconds`.
 
     It replaces `asyncio.wait_for`, which before Python 3.12 drops a cancellation that arrives together with the result:
     the upload of a client that has hung up would then be decoded to its end.
@@ -31,4 +31,4 @@ async def within(awaitable: Awaitable[T], seconds: float) -> T:
         if task.cancel():
             await asyncio.gather(task, return_exceptions=True)
         elif not task.cancelled():
-            task.exception()  # asyncio would log an error that is never retrieved
+            task.exception()  # retrieves the error, because asyncio would log it otherwise

@@ -44,7 +44,7 @@ class RequestHandler(web.RequestHandler):
             if not body.is_eof() and body.exception() is None:
                 body.set_exception(web.RequestPayloadError(error.message))
 
-    _later: asyncio.TimerHandle | None = None  # parses the data that the parser has kept
+    _later: asyncio.TimerHandle | None = None  # timer to parse the data that the parser has kept
 
     def pause_reading(self) -> None:
         """Stop parsing, because the body has enough unread data."""
@@ -106,7 +106,7 @@ class RequestHandler(web.RequestHandler):
         return response
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
-        """Log an exception: at level DEBUG if the request is malformed, which aiohttp would log as an error."""
+        """Log an exception. Malformed requests, which aiohttp would log as errors, are logged at level DEBUG."""
         if isinstance(kw.get("exc_info"), (http_exceptions.HttpProcessingError, web.RequestPayloadError)):
             self.logger.debug(*args, **kw)
         else:

@@ -53,7 +53,7 @@ class Connection(LiveConnection):
         return signal
 
     async def _read(self, session: LiveSession) -> None:
-        """Push the client's audio into the session until it disconnects; ignore messages after the end signal."""
+        """Push audio into the session until the client disconnects; ignore messages after the end signal."""
         reader, ended = SampleReader(self._options.sample_format), False
         while True:
             # Idle time counts only while the server waits for the client, not while it waits for room.
@@ -68,7 +68,7 @@ class Connection(LiveConnection):
                 if isinstance(signal, (HotWordUpdate, WrongUpdate)):
                     self._is_receiving = True  # updates do not keep a session without audio open
                     await self._update(session, signal)
-                    # Pause for as long as it took, so that updates use at most half a core.
+                    # Pause for as long as the update took, so that updates use at most half a core.
                     await asyncio.sleep(self._loop.time() - begun)
                     continue
                 if isinstance(signal, SessionOptions):

@@ -72,7 +72,7 @@ class LiveConnection(ABC):
 
     @abstractmethod
     async def _read(self, session: LiveSession) -> None:
-        """Push the client's audio into the session until it disconnects."""
+        """Push audio into the session until the client disconnects."""
 
     @abstractmethod
     async def _write(self, session: LiveSession) -> None:

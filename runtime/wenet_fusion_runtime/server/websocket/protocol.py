@@ -53,7 +53,7 @@ def parse_signal(text: str, rules: EndpointRules) -> SessionOptions | HotWordUpd
         rules: the server's endpoint rules, for the rules that the message leaves out.
     Raises:
         WrongUpdate: an update signal is invalid.
-        ClientError: another message is invalid; the text is that of WeNet's server for errors that it knows.
+        ClientError: another message is invalid; for errors that WeNet's server has too, the text is the same.
     """
     try:
         record = json.loads(text)

@@ -66,7 +66,7 @@ async def recognise(
         options: options of the session.
         on_result: called with each result.
         endpoint: endpoint rules that differ from the server's, by name.
-        updates: changes of the hot words; None for none.
+        updates: changes of the hot words; None: the hot words do not change.
         on_note: called with a line about each lost connection, and about each new one.
     Raises:
         ServerError: the server cannot be reached, refuses the session, or fails.
