@@ -68,7 +68,7 @@ class EndpointRules:
 
 
 FILE_ENDPOINTS = EndpointRules()  # rule 3 only: a pause closes no segment shorter than 20 s
-LIVE_ENDPOINTS = EndpointRules(rule1_seconds=2.4, rule2_seconds=1.2)  # microphones; servers have a longer rule 1
+LIVE_ENDPOINTS = EndpointRules(rule1_seconds=2.4, rule2_seconds=1.2)  # microphones; servers have a longer rule1_seconds
 
 
 class SegmentCounts(NamedTuple):
