@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Measure the word error rates of checkpoints, streamed in every precision.
 
-Each checkpoint is exported to TorchScript and ONNX archives with `wenet-fusion export`, and recorded speech is streamed
-through the files. int8 is calibrated on other speech. Writes accuracy.md and accuracy.json. A Conformer cannot be
-exported to an ONNX archive in int8 with constant scales.
+`wenet-fusion export` exports each checkpoint to TorchScript files and ONNX archives, and recorded speech is streamed
+through the files. int8 is calibrated on other speech. A Conformer has no ONNX archive in int8 with constant scales,
+because export does not offer one. Writes accuracy.md and accuracy.json.
 """
 
 import argparse
@@ -29,11 +29,11 @@ from wenet_fusion.trained_model import load_trained
 
 FORMATS = ("torchscript", "onnx")
 ENGINES = {"torchscript": "TorchScript", "onnx": "onnxruntime"}
-MAX_INCREASE = "100"  # no limit, because this program measures the increase
+MAX_INCREASE = "100"  # --max_wer_increase: in effect no limit, because this program reports the error rates
 
 
-class Subject(NamedTuple):
-    name: str
+class NamedCheckpoint(NamedTuple):
+    name: str  # name in the table
     checkpoint: Path
 
 
@@ -41,17 +41,19 @@ class Outcome(NamedTuple):
     """The result of one exported file at one chunk size."""
 
     model: str
-    form: str
+    variant: str  # engine and precision
     chunk: str
     wer: float
     words: int
-    changed: int  # utterances whose text differs from the text of the first form
+    changed: int  # number of utterances whose text differs from the first variant's
     megabytes: float
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoints", nargs="+", type=subject, metavar="NAME=CHECKPOINT", help="models to compare")
+    parser.add_argument(
+        "checkpoints", nargs="+", type=named_checkpoint, metavar="NAME=CHECKPOINT", help="models to compare"
+    )
     parser.add_argument("--data", type=Path, required=True, help="data.list to stream")
     parser.add_argument("--calibration", type=Path, required=True, help="data.list for the scales of int8")
     parser.add_argument("--num_utterances", type=int, default=1_000_000, help="utterances to use (default: all)")
@@ -72,15 +74,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def subject(text: str) -> Subject:
+def named_checkpoint(text: str) -> NamedCheckpoint:
     name, equals, path = text.partition("=")
     if not equals or not name or not Path(path).is_file():
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=CHECKPOINT with an existing file")
-    return Subject(name, Path(path))
+    return NamedCheckpoint(name, Path(path))
 
 
-def measure(item: Subject, args: argparse.Namespace, folder: Path) -> list[Outcome]:
-    """Measure every form of a checkpoint at every chunk size, and compare its texts with those of the first form."""
+def measure(item: NamedCheckpoint, args: argparse.Namespace, folder: Path) -> list[Outcome]:
+    """Measure a checkpoint on every engine in every precision at every chunk size. The texts of the first variant,
+    TorchScript in float32, are the reference for the number of changed texts.
+    """
     outcomes, expected = [], {}
     missing = [] if takes_int8(load_trained(item.checkpoint)) else [("onnx", "int8")]
     for format_ in FORMATS:
@@ -100,9 +104,9 @@ def measure(item: Subject, args: argparse.Namespace, folder: Path) -> list[Outco
                 total = errors(speech, texts)
                 changed = sum(texts[key] != text for key, text in expected[chunk].items())
                 label = f"{chunk}/{recognizer.model.meta.left(chunk)}"
-                form = f"{ENGINES[format_]} {precision}"
+                variant = f"{ENGINES[format_]} {precision}"
                 size = path.stat().st_size / 1e6
-                outcomes.append(Outcome(item.name, form, label, total.rate, total.reference, changed, size))
+                outcomes.append(Outcome(item.name, variant, label, total.rate, total.reference, changed, size))
     return outcomes
 
 
@@ -121,17 +125,17 @@ def errors(speech: Sequence[Speech], texts: dict[str, str]) -> ErrorCounts:
 
 
 def outcome_table(outcomes: Sequence[Outcome]) -> str:
-    """Return a table of error rates and numbers of changed texts by model, form and chunk size."""
+    """Return a table of error rates and numbers of changed texts, by model, engine, precision and chunk size."""
     chunks = list(dict.fromkeys(outcome.chunk for outcome in outcomes))[::-1]
-    head = ["model and form"]
+    head = ["model, engine and precision"]
     for chunk in chunks:
         head += [chunk, "texts changed"]
     rows: dict[tuple[str, str], dict[str, Outcome]] = {}
     for outcome in outcomes:
-        rows.setdefault((outcome.model, outcome.form), {})[outcome.chunk] = outcome
+        rows.setdefault((outcome.model, outcome.variant), {})[outcome.chunk] = outcome
     cells = []
-    for (model, form), found in rows.items():
-        row = [f"{model}, {form}"]
+    for (model, variant), found in rows.items():
+        row = [f"{model}, {variant}"]
         for chunk in chunks:
             row += [f"{100 * found[chunk].wer:.2f}", str(found[chunk].changed)]
         cells.append([*row, f"{next(iter(found.values())).megabytes:.1f}"])

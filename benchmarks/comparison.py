@@ -33,12 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     summary = verbs.add_parser("summarise", help="write tables of the finished runs")
     summary.add_argument("--name", required=True, help="name of the corpus, for comparison_NAME.md and .json")
     summary.add_argument("--output", type=Path, required=True, help="folder for the page and the numbers")
-    summary.add_argument("--page", type=Path, help="document that quotes the tables")
-    summary.add_argument("--picture", type=Path, help="PNG to draw")
+    summary.add_argument("--page", type=Path, help="document in which to replace the quoted tables")
+    summary.add_argument("--picture", type=Path, help="picture to write, a PNG file")
     for verb in (runs, summary):
         verb.add_argument("--study", type=Path, required=True, help="YAML file of the comparison")
         verb.add_argument("--folder", type=Path, required=True, help="folder of the runs")
-        verb.add_argument("--records", type=Path, help="folder for the records of ended runs (default: --folder)")
+        verb.add_argument("--records", type=Path, help="folder for the records of finished runs (default: --folder)")
     args = parser.parse_args(arguments)
     study = read_study(args.study)
     if args.verb == "summarise":
@@ -54,14 +54,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def print_plan(study: Study, folders: RunFolders, jobs: int) -> None:
-    """Print the remaining tasks known so far: the grid may grow, and further seeds follow the choice of settings."""
+    """Print the remaining tasks that are known so far. The grid may grow, and other seeds follow the best settings."""
     for task in plan(study, folders).tasks:
         print(task.label)
     print(progress(study, folders).line(jobs))
 
 
 def summarise(study: Study, args: argparse.Namespace) -> None:
-    """Write the tables of the finished runs, and the picture."""
+    """Write the tables and, if requested, the picture of the finished runs."""
     folders = RunFolders(args.folder, args.records)
     sizes = collect(study, folders)
     now = progress(study, folders)

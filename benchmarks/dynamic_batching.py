@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Measure how batching changes the error rate of a model with dynamic int8 scales.
+"""Measure how batching changes the error rate of a model with dynamic int8 scales, which all streams of a batch share.
 
-MODEL is a file of precision int8-dynamic, LIST has recordings and transcripts. All sessions are open at the same time,
-and audio arrives as fast as it is decoded, so that batches are full. Writes dynamic_batching.md and .json.
+All sessions are open at the same time and have their whole audio from the beginning, so that batches are full. Writes
+dynamic_batching.md and .json.
 """
 
 import argparse
@@ -25,25 +25,29 @@ from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.export.speech import Speech, read_speech
 from wenet_fusion.scoring.error_rate import ErrorCounts, score
 
-PATIENCE = 600.0
+PATIENCE = 600.0  # timeout for all sessions, in seconds
 
 
 class Outcome(NamedTuple):
     counts: ErrorCounts
-    changed: int  # utterances whose text differs from the text without batching
-    streams_per_step: float
+    changed: int  # number of utterances whose text differs from the text without batching
+    streams_per_step: float  # mean
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, metavar="MODEL", help="exported file of precision int8-dynamic")
     parser.add_argument("list", type=Path, metavar="LIST", help="data.list of recordings and transcripts")
-    parser.add_argument("--batches", type=int, nargs="+", default=[2, 4, 8, 16, 32], help="largest batches to try")
+    parser.add_argument("--batches", type=int, nargs="+", default=[2, 4, 8, 16, 32], help="batch sizes to measure")
     parser.add_argument("--num_utterances", type=int, default=10**9, help="utterances spread over LIST (default: all)")
     parser.add_argument(
-        "--quieter", type=float, default=0.0, metavar="DB", help="attenuate recordings by a random 0 to DB (default: 0)"
+        "--quieter",
+        type=float,
+        default=0.0,
+        metavar="DB",
+        help="attenuate recordings by random 0 to DB decibels (default: 0)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the order and of the levels (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the order and of the attenuation (default: 0)")
     parser.add_argument("--output", type=Path, required=True, help="folder for the table and the numbers")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -71,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         [str(batch), f"{each.streams_per_step:.1f}", each.counts.summary(), f"{each.changed} of {len(speech)}"]
         for batch, each in outcomes.items()
     ]
-    head = ["streams in a step, at most", "on average", "words", "texts that differ from those alone"]
+    head = ["streams in a step, at most", "on average", "words", "texts that batching changes"]
     text = "\n\n".join(["\n".join(run.lines()), markdown_table(head, rows)])
     print(text)
     found = {batch: each._asdict() | {"rate": each.counts.rate} for batch, each in outcomes.items()}

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Time a streaming step of the encoder in every form, and of the LayerNorm Conformer with the same shape.
+"""Time a streaming step of our encoder and of a LayerNorm Conformer of the same shape, on every engine in every
+precision.
 
-All forms run by turns in one process with one thread and have random weights. A step maps features and state to frames
+All variants run by turns in one process with one thread, with random weights. A step maps features and state to frames
 and the next state. Writes encoder.md (tables, goals and measurements), encoder.json and encoder_speed.png.
 """
 
@@ -13,10 +14,10 @@ from pathlib import Path
 
 import torch
 from parts.benchmark_report import goals_table, this_run, write_report
-from parts.candidates import LINEAR, STEPS, Builder, Candidate, Sizes, steps
+from parts.candidates import CHANGES, LINEAR, Builder, Candidate, Sizes, changes
 from parts.chart import draw
 from parts.random_models import Shape
-from parts.tables import Times, batch_goals, batch_table, forms_table, gain_table, step_goals
+from parts.tables import Times, batch_goals, batch_table, gain_table, step_goals, variants_table
 from parts.timing import by_turns
 from tqdm import tqdm
 from wenet_fusion_runtime.console import run_main
@@ -34,7 +35,7 @@ QUICK = Sizes(
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16], help="streams per step, in addition to 1")
-    parser.add_argument("--rounds", type=int, default=40, help="turns of every form (default: 40)")
+    parser.add_argument("--rounds", type=int, default=40, help="turns of each variant (default: 40)")
     parser.add_argument("--timed", type=int, default=2, help="measured steps in a turn (default: 2)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default: 0)")
     parser.add_argument("--quick", action="store_true", help="use a toy encoder and 3 rounds, to test the program")
@@ -56,11 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = "\n\n".join(
         [
             "\n".join(run.lines()),
-            f"Medians of {rounds * args.timed} steps ({rounds} rounds of {args.timed}). The forms take turns.",
-            forms_table(times, candidates, sizes.chunkings),
+            f"Medians of {rounds * args.timed} steps ({rounds} rounds of {args.timed}). The variants take turns.",
+            variants_table(times, candidates, sizes.chunkings),
             goals_table(goals),
-            "Each row adds one change. `saves`: percent of the first row's time.",
-            *(f"At {label}:\n\n{gain_table(found, steps(sizes.encoder))}" for label, found in alone.items()),
+            "Each row adds one change. `saves`: the time that the change saves, in percent of the first row's time.",
+            *(f"At {label}:\n\n{gain_table(found, changes(sizes.encoder))}" for label, found in alone.items()),
             *([batch_table(times, candidates, batches)] if len(batches) > 1 else []),
         ]
     )
@@ -79,14 +80,14 @@ def build(sizes: Sizes, seed: int) -> list[Candidate]:
 
 
 def measure(candidates: Sequence[Candidate], sizes: Sizes, batches: Sequence[int], rounds: int, timed: int) -> Times:
-    """Time every candidate with one stream, and whole encoders also with several streams."""
+    """Time all candidates with one stream, and the complete models also with several streams."""
     times = {}
     for batch in batches:
-        chosen = [candidate for candidate in candidates if batch == 1 or candidate.model not in (LINEAR, STEPS)]
+        chosen = [candidate for candidate in candidates if batch == 1 or candidate.model not in (LINEAR, CHANGES)]
         for chunking in sizes.chunkings:
             shape = Shape(chunking, batch)
             with tqdm(total=rounds * len(chosen), desc=shape.label, unit="turn", leave=False, disable=None) as bar:
-                calls = {candidate.name: candidate.form.prepare(shape) for candidate in chosen}
+                calls = {candidate.name: candidate.variant.prepare(shape) for candidate in chosen}
                 times[shape] = by_turns(calls, rounds, timed, bar.update)
     return times
 

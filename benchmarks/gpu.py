@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Time a streaming step of the encoder on a GPU in three precisions, and of a LayerNorm Conformer of the same shape.
+"""Time a streaming step of our encoder and of a LayerNorm Conformer of the same shape on a GPU, in three precisions.
 
-All forms take turns in one process and have random weights. A step maps features and state to frames and the next
+All variants take turns in one process, with random weights. A step maps features and state to frames and the next
 state, all on the GPU; its time runs from the call until the device has finished. Writes gpu.md (milliseconds per step,
 streams in real time) and gpu.json.
 """
@@ -17,7 +17,7 @@ import torch
 from encoder_speed import QUICK, SIZES
 from parts.benchmark_report import this_run, write_report
 from parts.candidates import CONFORMER, OURS, Builder, Sizes
-from parts.forms import Call, Form, torch_form, tuned_encoder
+from parts.encoder_variants import Call, EncoderVariant, torch_variant, tuned_encoder
 from parts.random_models import Shape, conformer
 from parts.timing import Timing, by_turns
 from tqdm import tqdm
@@ -31,9 +31,9 @@ from wenet_fusion.model.encoder import Encoder
 
 BATCHES = [1, 2, 4, 8, 16, 32, 64, 128, 256]
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-PLAIN = f"{OURS} as trained"  # with folded norms, but without the CPU kernels of our export
+PLAIN = f"{OURS} as trained"  # norms are folded, but layers are not packed as for export
 
-Times = Mapping[Shape, Mapping[str, Timing]]  # by the form's name
+Times = Mapping[Shape, Mapping[str, Timing]]  # by the variant's name
 
 
 class Streams(NamedTuple):
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--batches", type=int, nargs="+", default=BATCHES, help="streams per step (default: 1 2 4 ... 256)"
     )
-    parser.add_argument("--rounds", type=int, default=20, help="turns of every form (default: 20)")
+    parser.add_argument("--rounds", type=int, default=20, help="turns of each variant (default: 20)")
     parser.add_argument("--timed", type=int, default=5, help="measured steps in a turn (default: 5)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default: 0)")
     parser.add_argument("--quick", action="store_true", help="use a toy encoder and 2 rounds, to test the program")
@@ -68,11 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = "\n\n".join(
         [
             "\n".join([*run.lines(), f"On {hardware}."]),
-            f"Medians of {rounds * args.timed} steps ({rounds} rounds of {args.timed}). The forms take turns. "
+            f"Medians of {rounds * args.timed} steps ({rounds} rounds of {args.timed}). The variants take turns. "
             "float32 is without TF32.",
             *(steps_table(times, chunking) for chunking in sizes.chunkings),
-            "Streams that the encoder alone serves in real time. The number in brackets is the batch size: the batches "
-            "are stepped one after the other, all within the duration of a chunk.",
+            "Number of streams for which the encoder alone is fast enough in real time. The number in brackets is the "
+            "batch size: batches of this size are stepped one after the other, all within the duration of a chunk.",
             streams_table(times, sizes.chunkings),
         ]
     )
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def build(sizes: Sizes, seed: int, where: torch.device) -> list[Form]:
+def build(sizes: Sizes, seed: int, where: torch.device) -> list[EncoderVariant]:
     """Build each model in each precision, in TorchScript on the device."""
     builder = Builder(sizes, seed, Path())  # unused: no graphs are written
     models: dict[str, Encoder] = {
@@ -91,16 +91,18 @@ def build(sizes: Sizes, seed: int, where: torch.device) -> list[Form]:
         OURS: tuned_encoder(builder.model(sizes.encoder), "float32", seed),
     }
     return [
-        torch_form(f"{model}, {name}", "float", copy.deepcopy(encoder).to(where, dtype), frozen=False)
+        torch_variant(f"{model}, {name}", "float", copy.deepcopy(encoder).to(where, dtype), frozen=False)
         for model, encoder in models.items()
         for name, dtype in DTYPES.items()
     ]
 
 
-def measure(forms: Sequence[Form], shapes: Sequence[Shape], rounds: int, timed: int, where: torch.device) -> Times:
+def measure(
+    variants: Sequence[EncoderVariant], shapes: Sequence[Shape], rounds: int, timed: int, where: torch.device
+) -> Times:
     times = {}
     for shape in shapes:
-        calls = {form.name: finished(form.prepare(shape), where) for form in forms}
+        calls = {variant.name: finished(variant.prepare(shape), where) for variant in variants}
         with tqdm(total=rounds * len(calls), desc=shape.label, unit="turn", leave=False, disable=None) as bar:
             times[shape] = by_turns(calls, rounds, timed, bar.update, waits=True)
     return times
@@ -125,7 +127,7 @@ def describe(where: torch.device) -> str:
 
 
 def steps_table(times: Times, chunking: Chunking) -> str:
-    """Return a table of milliseconds per step; a step has all streams of a batch."""
+    """Return a table of milliseconds per step of a whole batch."""
     found = {shape.batch: timings for shape, timings in times.items() if shape.chunking == chunking}
     names = next(iter(found.values()))
     columns = [f"{batch} streams" if batch > 1 else "1 stream" for batch in found]
@@ -145,14 +147,14 @@ def streams_table(times: Times, chunkings: Sequence[Chunking]) -> str:
 
 
 def real_time(times: Times, chunking: Chunking, name: str) -> Streams:
-    """Return the largest number of streams that are served in real time, and their batch size; 0 streams if every step
-    takes longer than its chunk.
+    """Return the largest number of streams in real time, and its batch size; 0 if every step takes longer than its
+    chunk.
     """
-    lasts = 1000 * chunking.size * FrontendConfig().frame_samples / FrontendConfig().sample_rate
+    chunk_ms = 1000 * chunking.size * FrontendConfig().frame_samples / FrontendConfig().sample_rate
     found = [
-        Streams(int(shape.batch * lasts / timings[name].median), shape.batch)
+        Streams(int(shape.batch * chunk_ms / timings[name].median), shape.batch)
         for shape, timings in times.items()
-        if shape.chunking == chunking and timings[name].median <= lasts
+        if shape.chunking == chunking and timings[name].median <= chunk_ms
     ]
     return max(found, default=Streams(0, 0))
 

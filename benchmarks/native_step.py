@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Time the native step against onnxruntime and against the limits of the machine, on one int8 archive with random
-weights.
+"""Compare the time of the native step with onnxruntime and with the limits of the machine, on one int8 archive with
+random weights.
 
 A step maps samples and state to the best tokens and the next state: front-end, encoder and CTC head. The floor of a
-step is the time to read its int8 weights once from memory, or to do its int8 multiply-adds at the peak of the
-instructions in use, whichever is longer. Steps and limits are timed by turns in one process with one thread. Needs
-wenet-fusion-kernels. Writes native_step.md and .json.
+step is a lower bound of its time: the time to read its int8 weights once from memory, or to do its int8 multiply-adds
+at the peak rate of the instructions in use, whichever is longer. Steps and limits are timed by turns in one process
+with one thread. Needs wenet-fusion-kernels. Writes native_step.md and .json.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from parts.benchmark_report import Goal, goals_table, this_run, write_report
+from parts.exported_files import write_int8_archive
 from parts.random_models import Shape, random_model
-from parts.subjects import write_int8_archive
 from parts.timing import Timing, by_turns
 from tqdm import tqdm
 from wenet_fusion_runtime import AcousticModel
@@ -39,28 +39,28 @@ from wenet_fusion.model.encoder_config import EncoderConfig
 CHUNKINGS = (Chunking(16, 4), Chunking(8, 8), Chunking(4, 16))
 QUICK = EncoderConfig(dim=16, layers=2, heads=2, feed_forward=32, conv_kernel=4, subsampling_channels=4, max_distance=8)
 VOCABULARY, QUICK_VOCABULARY = 5000, 20
-# The goals for one stream, by family of processors and frames per chunk.
+# Goals for one stream, by instruction set and frames per chunk: time of onnxruntime divided by the native step's.
 LEAST_GAIN = {
     "amx": {16: 1.9, 4: 1.5}, "avx512_vnni": {16: 1.6, 4: 1.5}, "avx2": {16: 1.1, 8: 1.1, 4: 1.1},
 }  # fmt: skip
-LEAST_GAIN_TOGETHER, TOGETHER = 2.0, 16  # of this many streams in a step
-MOST_FLOORS = 1.5  # time of the products, in floors
+LEAST_BATCH_GAIN, BATCH_STREAMS = 2.0, 16  # the goal for a batch, and its number of streams
+MOST_FLOOR_RATIO = 1.5  # goal: time of the products divided by the floor
 CALIBRATION_SECONDS = 8
-PRODUCTS, READ, MULTIPLY = "products", "read", "multiply"  # the other calls that are timed
-READ_BYTES, MULTIPLY_ADDS = 256_000_000, 400_000_000  # of one such call
+PRODUCTS, READ, MULTIPLY = "products", "read", "multiply"  # names of the timed functions of `Limits`
+READ_BYTES, MULTIPLY_ADDS = 256_000_000, 400_000_000  # in one call of READ and of MULTIPLY
 
 
 class Measured(NamedTuple):
-    """The times of a step of one shape, by backend, and of its limits."""
+    """The times of a step of one shape: on each backend, and of the calls that give its limits."""
 
     shape: Shape
-    weights: int  # bytes of int8 weights, each of which is multiplied once for every frame
-    times: dict[str, Timing]
-    multiply_adds: int  # of the call MULTIPLY
+    weights: int  # bytes of int8 weights; each weight is multiplied once per encoder frame
+    times: dict[str, Timing]  # by backend, and by PRODUCTS, READ and MULTIPLY
+    multiply_adds: int  # in one call of MULTIPLY
 
     @property
     def gain(self) -> float:
-        """How many times as fast as onnxruntime the native step is."""
+        """The time of onnxruntime divided by the time of the native step."""
         return self.times[ONNXRUNTIME].median / self.times[NATIVE].median
 
     @property
@@ -70,17 +70,18 @@ class Measured(NamedTuple):
 
     @property
     def multiply(self) -> float:
-        """Milliseconds of the multiply-adds at the measured peak."""
+        """Milliseconds to do the step's multiply-adds at the measured peak rate."""
         total = self.weights * self.shape.batch * self.shape.chunking.size
         return total * self.times[MULTIPLY].median / self.multiply_adds
 
     @property
     def floor(self) -> float:
+        """Lower bound of the step's time in milliseconds."""
         return max(self.read, self.multiply)
 
     @property
     def streams(self) -> float:
-        """How many streams in real time one core could step, if it did nothing else."""
+        """The number of real-time streams that one core can step if it does nothing else."""
         chunk_ms = 40 * self.shape.chunking.size
         return self.shape.batch * chunk_ms / self.times[NATIVE].median
 
@@ -88,7 +89,7 @@ class Measured(NamedTuple):
 def parse_step_arguments(
     parser: argparse.ArgumentParser, arguments: Sequence[str] | None, rounds: int, timed: int
 ) -> argparse.Namespace:
-    """Add the arguments of a benchmark of steps, with these defaults, and parse them.
+    """Add the options of a benchmark of steps, with these defaults, and parse the arguments.
 
     Raises:
         ValueError: a number is less than 1.
@@ -97,7 +98,7 @@ def parse_step_arguments(
     parser.add_argument("--rounds", type=int, default=rounds, help="turns of each model (default: %(default)s)")
     parser.add_argument("--timed", type=int, default=timed, help="measured steps in a turn (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights and of the audio (default: 0)")
-    parser.add_argument("--shared", action="store_true", help="other work uses the core: count only own processor time")
+    parser.add_argument("--shared", action="store_true", help="other work uses the core: count processor time only")
     parser.add_argument("--quick", action="store_true", help="use a toy encoder and 2 rounds, to test the program")
     parser.add_argument("--output", type=Path, required=True, help="folder for the table and the numbers")
     args = parser.parse_args(arguments)
@@ -136,10 +137,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class Limits:
-    """Calls whose times give the limits of the machine for the steps of an archive.
+    """Functions whose times give the limits of the machine for the steps of an archive.
 
     Args:
-        path: the archive.
+        path: path of the archive.
     """
 
     def __init__(self, path: Path):
@@ -155,7 +156,7 @@ class Limits:
         self._array = np.ones(READ_BYTES // 8)
 
     def calls(self, shape: Shape) -> dict[str, Callable[[], object]]:
-        """Return the products of a step of this shape alone, a reading of memory, and multiply-adds on registers."""
+        """Return functions that run only the products of a step, read memory, and multiply in registers."""
         rows = shape.batch * shape.chunking.size
         return {
             PRODUCTS: lambda: self._model.run_products(rows),
@@ -165,7 +166,7 @@ class Limits:
 
 
 def tables(measured: Sequence[Measured], family: str) -> list[str]:
-    """Return the table that the guide quotes, the goals, and the table of the limits."""
+    """Return the table that docs/performance.md quotes, the goals, and the table of the limits."""
     head = ["chunk/left x streams", f"native ({family}), ms", "onnxruntime, ms", "gain"]
     rows = [
         [each.shape.label, *(f"{each.times[name].median:.2f}" for name in (NATIVE, ONNXRUNTIME)), f"{each.gain:.2f}"]
@@ -177,10 +178,11 @@ def tables(measured: Sequence[Measured], family: str) -> list[str]:
         least = LEAST_GAIN.get(family, {}).get(each.shape.chunking.size)
         if each.shape.batch == 1 and least is not None:
             goals.append(Goal(what, least, each.gain))
-        if each.shape.batch == TOGETHER:
-            goals.append(Goal(what, LEAST_GAIN_TOGETHER, each.gain))
+        if each.shape.batch == BATCH_STREAMS:
+            goals.append(Goal(what, LEAST_BATCH_GAIN, each.gain))
         ratio = each.times[PRODUCTS].median / each.floor
-        goals.append(Goal(f"{each.shape.label}: int8 products alone to the floor", MOST_FLOORS, ratio, at_most=True))
+        what = f"{each.shape.label}: int8 products alone to the floor"
+        goals.append(Goal(what, MOST_FLOOR_RATIO, ratio, at_most=True))
     limits = [
         [
             each.shape.label, f"{each.read:.2f}", f"{each.multiply:.2f}", f"{each.times[PRODUCTS].median:.2f}",
@@ -202,15 +204,16 @@ def tables(measured: Sequence[Measured], family: str) -> list[str]:
 
 
 def describe(measured: Sequence[Measured], family: str) -> str:
-    """Return a sentence on the limits of the machine, the medians over all shapes."""
+    """Return sentences on the limits of the machine, which are medians over all shapes."""
     bandwidth = READ_BYTES / 1e6 / float(np.median([each.times[READ].median for each in measured]))
     peak = measured[0].multiply_adds / 1e6 / float(np.median([each.times[MULTIPLY].median for each in measured]))
     return (
-        f"The floor of a step is the larger of two times: of reading its {measured[0].weights / 1e6:.1f} MB of int8 "
-        f"weights once from memory, and of its int8 multiply-adds at the peak of the instructions in use ({family}). "
-        f"One core read {bandwidth:.1f} GB/s and did {peak:.1f} billion multiply-adds per second on registers alone. "
-        "Products in float and all other work are not part of the floor. The last column of the next table says "
-        "how many real-time streams one core can step if it does nothing else: no audio, search or server."
+        f"The floor of a step is the longer of two times: the time to read its {measured[0].weights / 1e6:.1f} MB of "
+        "int8 weights once from memory, and the time of its int8 multiply-adds at the peak rate of the instructions in "
+        f"use ({family}). One core read {bandwidth:.1f} GB/s, and did {peak:.1f} billion multiply-adds per second in "
+        "registers. "
+        "Products in float and all other work are not part of the floor. The last column of the next table is the "
+        "number of real-time streams that one core can step if it does nothing else: no audio, search or server."
     )
 
 
@@ -221,7 +224,7 @@ def record(measured: Measured) -> Mapping[str, Any]:
 
 
 def steps(model: AcousticModel, shape: Shape, rng: np.random.Generator) -> Callable[[], object]:
-    """Return a call that runs the next step of streams whose left context is full."""
+    """Return a function that runs the next step of streams whose left context is full."""
     size, left = shape.chunking
     count = size * model.meta.frame_samples
     samples = rng.normal(0, 0.1, (shape.batch, count + model.meta.lookahead_samples)).astype(np.float32)

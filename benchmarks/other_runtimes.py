@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Measure the word error rates of a checkpoint in WeNet's runtimes and in sherpa-onnx, with their own features.
 
-The checkpoint is exported for each runtime. Recorded speech is decoded as that runtime's C++ code decodes it. The
-results show how many errors the other front-ends and the missing right padding add to those of our runtime, and how to
-avoid them.
+The checkpoint is exported for each runtime, and recorded speech is decoded as the runtime's C++ code does it. The
+results show how many errors the other front-ends and the missing right padding add, and which silence around the
+recordings and which setting of the mel filters avoid these errors.
 
 WeNet's runtimes are emulated (tests/support/model/wenet_runtime.py) with Kaldi's features and our beam search;
-sherpa-onnx is the real package. Writes foreign.md and foreign.json.
+sherpa-onnx is the real package. Writes other_runtimes.md and other_runtimes.json.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import torch
 from parts.benchmark_report import this_run, write_report
-from parts.runtime_drivers import OnnxAsrModel, OurDrive, SherpaDrive, Silence, Texts, TorchAsrModel, WenetDrive
+from parts.runtime_drivers import OnnxAsrModel, OurRuntime, SherpaRuntime, Silence, Texts, TorchAsrModel, WenetRuntime
 from tqdm import tqdm
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.model.model_file import load_model
@@ -31,14 +31,14 @@ from wenet_fusion.model.chunking import Chunking, chunking_label, parse_chunking
 from wenet_fusion.scoring.error_rate import ErrorCounts, score
 from wenet_fusion.trained_model import TrainedModel, load_trained
 
-KEEP_ALL = -1  # WeNet's default for num_left_chunks
-SHERPA_TAIL_SECONDS = 0.8  # right padding of sherpa-onnx's own programs
+KEEP_ALL = -1  # the whole left context: WeNet's default for num_left_chunks
+SHERPA_PADDING_SECONDS = 0.8  # right padding that sherpa-onnx's own programs add
 Decode = Callable[[Speech], Texts]
 
 
 class Case(NamedTuple):
     runtime: str
-    audio: str  # padding and features
+    audio: str  # what is changed: silence around the audio, mel filters
     decode: Decode
 
 
@@ -47,8 +47,8 @@ class Outcome(NamedTuple):
     audio: str
     greedy: float
     rescored: float | None  # None: the runtime has no rescoring
-    errors: str  # edits of greedy search
-    other_text: int  # utterances whose greedy text differs from our runtime's
+    errors: str  # substitutions, deletions and insertions of greedy search
+    other_text: int  # number of utterances whose greedy text differs from our runtime's
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,47 +72,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     text = "\n\n".join(["\n".join(run.lines()), title, outcome_table(outcomes)])
     print(text)
-    write_report(args.output, "foreign", text, {"run": run, "outcomes": [outcome._asdict() for outcome in outcomes]})
+    record = {"run": run, "outcomes": [outcome._asdict() for outcome in outcomes]}
+    write_report(args.output, "other_runtimes", text, record)
     return 0
 
 
 def cases(trained: TrainedModel, chunking: Chunking, folder: Path) -> list[Case]:
-    """Export the checkpoint to `folder`. The first case is our runtime, with which the others are compared."""
+    """Export the checkpoint to `folder`, and return the cases. The first one is our runtime, the reference."""
     frontend, fbank = trained.config.model.frontend, trained.model.fbank
     script, graphs = folder / "final.zip", folder / "wenet"
     export_model(trained, script)
     export_model(trained, graphs, ExportOptions("wenet-onnx", "int8-dynamic", chunking))
     model, bins = load_model(script), frontend.num_mel_bins
     overlap = fbank.window_samples - fbank.hop_samples
-    tail = Silence(0, frontend.right_padding_samples)
-    mended = Silence(overlap, frontend.right_padding_samples)
-    found = [Case("ours, TorchScript", "as it is", OurDrive(model, chunking).decode)]
-    drives = {
-        "WeNet, libtorch": WenetDrive(TorchAsrModel(script, *chunking), model, bins),
-        "WeNet, onnxruntime": WenetDrive(OnnxAsrModel(graphs), model, bins),
-        "WeNet, onnxruntime int8-dynamic": WenetDrive(OnnxAsrModel(graphs, ".quant.onnx"), model, bins),
+    padded = Silence(0, frontend.right_padding_samples)
+    padded_both = Silence(overlap, frontend.right_padding_samples)
+    found = [Case("ours, TorchScript", "unchanged", OurRuntime(model, chunking).decode)]
+    runtimes = {
+        "WeNet, libtorch": WenetRuntime(TorchAsrModel(script, *chunking), model, bins),
+        "WeNet, onnxruntime": WenetRuntime(OnnxAsrModel(graphs), model, bins),
+        "WeNet, onnxruntime int8-dynamic": WenetRuntime(OnnxAsrModel(graphs, ".quant.onnx"), model, bins),
     }
-    for name, drive in drives.items():
+    for name, runtime in runtimes.items():
         found += [
-            Case(name, "as it is", drive.decode(Silence(0, 0))),
-            Case(name, "tail", drive.decode(tail)),
-            Case(name, "tail, overlap in front", drive.decode(mended)),
+            Case(name, "unchanged", runtime.decoder_with(Silence(0, 0))),
+            Case(name, "right padding", runtime.decoder_with(padded)),
+            Case(name, "right padding, overlap in front", runtime.decoder_with(padded_both)),
         ]
-    everything = WenetDrive(TorchAsrModel(script, chunking.size, KEEP_ALL), model, bins)
-    found.append(Case("WeNet, libtorch, num_left_chunks -1", "tail", everything.decode(tail)))
-    tail = Silence(0, int(SHERPA_TAIL_SECONDS * frontend.sample_rate))
-    mended = Silence(overlap // 2, tail.behind)
+    with_full_context = WenetRuntime(TorchAsrModel(script, chunking.size, KEEP_ALL), model, bins)
+    found.append(Case("WeNet, libtorch, num_left_chunks -1", "right padding", with_full_context.decoder_with(padded)))
+    padded = Silence(0, int(SHERPA_PADDING_SECONDS * frontend.sample_rate))
+    padded_both = Silence(overlap // 2, padded.after)
     for precision in ("float32", "int8-dynamic"):
         path = folder / precision / "model.onnx"
         export_model(trained, path, ExportOptions("sherpa-onnx", precision, chunking))
-        plain = SherpaDrive(path, trained, chunking, high_freq=None)
-        told = SherpaDrive(path, trained, chunking, high_freq=frontend.high_freq)
+        plain = SherpaRuntime(path, trained, chunking, high_freq=None)
+        with_mel_range = SherpaRuntime(path, trained, chunking, high_freq=frontend.high_freq)
         name = f"sherpa-onnx, {precision}"
         found += [
-            Case(name, "as it is", plain.decode(Silence(0, 0))),
-            Case(name, "tail", plain.decode(tail)),
-            Case(name, "tail, the model's mel filters", told.decode(tail)),
-            Case(name, "tail, the model's mel filters, half the overlap in front", told.decode(mended)),
+            Case(name, "unchanged", plain.decoder_with(Silence(0, 0))),
+            Case(name, "right padding", plain.decoder_with(padded)),
+            Case(name, "right padding, the model's mel filters", with_mel_range.decoder_with(padded)),
+            Case(
+                name,
+                "right padding, the model's mel filters, half the overlap in front",
+                with_mel_range.decoder_with(padded_both),
+            ),
         ]
     return found
 
@@ -141,7 +146,7 @@ def edits(counts: ErrorCounts) -> str:
 
 
 def outcome_table(outcomes: Sequence[Outcome]) -> str:
-    head = ["runtime", "audio", "greedy", "sub / del / ins", "rescored", "utterances with another text than ours"]
+    head = ["runtime", "audio", "greedy", "sub / del / ins", "rescored", "utterances whose text differs from ours"]
     rows = [
         [item.runtime, item.audio, f"{100 * item.greedy:.2f}", item.errors,
          "-" if item.rescored is None else f"{100 * item.rescored:.2f}", str(item.other_text)]

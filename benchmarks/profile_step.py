@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Profile one streaming step: milliseconds per operator of the int8 forms, and the memory bandwidth.
+"""Profile one streaming step in int8: milliseconds per operator, and the bandwidth of reading weights.
 
-Lists the most expensive operators of each form; the profiler itself takes time, so shares are more reliable than sums.
-Below them, a table compares the bandwidth at which matrix products read their weights with the memory bandwidth of this
-core. Writes profile.md and profile.json.
+The report lists the most expensive operators of each variant; the profiler itself takes time, so shares are more
+reliable than sums. A second table compares the bandwidth at which matrix products read their weights with the memory
+bandwidth of this core. Writes profile.md and profile.json.
 """
 
 import argparse
@@ -22,13 +22,13 @@ import torch
 from encoder_speed import QUICK, SIZES
 from parts.benchmark_report import this_run, write_report
 from parts.candidates import CONFORMER, INT8, INT8_DYNAMIC, ONNX_INT8, ONNX_INT8_DYNAMIC, OURS, Builder
-from parts.forms import (
+from parts.encoder_variants import (
     Call,
     dynamic_int8,
     onnx_call,
     quantise,
     static_onnx_encoder,
-    torch_form,
+    torch_variant,
     tuned_encoder,
     write_graph,
 )
@@ -40,22 +40,19 @@ from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.export.kernels.onnx_int8 import DOMAIN
 from wenet_fusion.model.chunking import chunking_label
 
-PRODUCTS = (
-    "MatMulInteger",
-    "DynamicQuantizeMatMul",
-    "quantized::linear",
-)  # beginnings of the names of operators that read int8 weights
-DEAREST = 6  # number of operators that have their own row
+# Beginnings of the names of operators that read int8 weights.
+PRODUCTS = ("MatMulInteger", "DynamicQuantizeMatMul", "quantized::linear")
+LISTED_OPERATORS = 6  # number of operators that have their own row
 READ_MEGABYTES = 256  # larger than any cache
 
 
 class Profile(NamedTuple):
-    """The profile of one form at one shape."""
+    """The profile of one variant at one shape."""
 
-    form: str
+    variant: str  # model, engine and precision
     shape: str
     operators: dict[str, float]  # milliseconds per step
-    weights_megabytes: float  # weights of the matrix products
+    weights_megabytes: float  # size of the weights of the matrix products, in int8
 
     @property
     def products(self) -> float:
@@ -65,7 +62,7 @@ class Profile(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=60, help="profiled steps of each form (default: 60)")
+    parser.add_argument("--steps", type=int, default=60, help="profiled steps of each variant (default: 60)")
     parser.add_argument("--batch", type=int, default=1, help="streams per step (default: 1)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default: 0)")
     parser.add_argument("--quick", action="store_true", help="use a toy encoder, to test the program")
@@ -97,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(builder: Builder, shapes: Sequence[Shape], steps: int) -> list[Profile]:
-    """Profile the int8 forms of both models at each shape."""
+    """Profile the int8 variants of both models at each shape."""
     model = builder.model(builder.sizes.encoder)
     theirs = builder.plain(conformer(builder.sizes.encoder), separate=True)
     exact, static = builder.folder / "conformer.onnx", builder.folder / "ours.onnx"
@@ -119,14 +116,14 @@ def measure(builder: Builder, shapes: Sequence[Shape], steps: int) -> list[Profi
                 found.append(Profile(name, shape.label, onnx_operators(path, shape, steps), weights[name]))
                 bar.update()
             for name, (encoder, frozen) in encoders.items():
-                call = torch_form(name, "int8", encoder, frozen).prepare(shape)
+                call = torch_variant(name, "int8", encoder, frozen).prepare(shape)
                 found.append(Profile(name, shape.label, torch_operators(call, steps), weights[name]))
                 bar.update()
     return found
 
 
 def megabytes_of_linear(builder: Builder, name: str) -> float:
-    """Return the size of the linear layers' weights in int8, in megabytes."""
+    """Return the size of a variant's linear weights in int8, in megabytes."""
     config = builder.sizes.encoder if name.startswith(OURS) else conformer(builder.sizes.encoder)
     encoder = builder.plain(config)
     return sum(layer.weight.numel() for layer in encoder.modules() if isinstance(layer, torch.nn.Linear)) / 1e6
@@ -148,8 +145,8 @@ def onnx_operators(path: Path, shape: Shape, steps: int) -> dict[str, float]:
 
 
 def kernel_times(events: Sequence[dict[str, Any]], runs: int) -> Counter[str]:
-    """Return microseconds by operator in the last `runs` runs of onnxruntime's profile; earlier runs filled the left
-    context.
+    """Return microseconds by operator, summed over the last `runs` runs in onnxruntime's profile. Earlier runs filled
+    the left context.
     """
     start = sorted(event["ts"] for event in events if event["name"] == "model_run")[-runs]
     spent: Counter[str] = Counter()
@@ -160,7 +157,7 @@ def kernel_times(events: Sequence[dict[str, Any]], runs: int) -> Counter[str]:
 
 
 def torch_operators(call: Call, steps: int) -> dict[str, float]:
-    """Return milliseconds per step of each TorchScript operator, without the operators that it calls."""
+    """Return milliseconds per step of each TorchScript operator, excluding the operators that it calls."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], acc_events=True) as profiler:
         for _ in range(steps):
             call()
@@ -168,9 +165,7 @@ def torch_operators(call: Call, steps: int) -> dict[str, float]:
 
 
 def read_bandwidth(rounds: int = 9) -> float:
-    """Return the bandwidth at which one thread reads an array larger than any cache, in GB/s: the median of several
-    readings.
-    """
+    """Return the bandwidth in GB/s at which one thread reads an array larger than any cache: median over `rounds`."""
     array = np.ones(READ_MEGABYTES * 1_000_000 // 8)
     seconds = []
     for _ in range(rounds):
@@ -181,29 +176,29 @@ def read_bandwidth(rounds: int = 9) -> float:
 
 
 def operators_table(profiles: Sequence[Profile]) -> str:
-    """Return a table of the most expensive operators of each form."""
+    """Return a table of the most expensive operators of each variant."""
     columns = []
     for profile in profiles:
         spent: Counter[str] = Counter()
         for name, ms in profile.operators.items():
             spent[short(name)] += ms
         ranked = spent.most_common()
-        others = ranked[DEAREST:]
-        rows = [*ranked[:DEAREST], (f"{len(others)} others", sum(ms for _, ms in others))]
+        others = ranked[LISTED_OPERATORS:]
+        rows = [*ranked[:LISTED_OPERATORS], (f"{len(others)} others", sum(ms for _, ms in others))]
         columns.append([f"{name} {ms:.2f} ({100 * ms / spent.total():.0f} %)" for name, ms in rows])
-    head = ["rank", *(profile.form for profile in profiles)]
+    head = ["rank", *(profile.variant for profile in profiles)]
     return markdown_table(head, [[str(rank), *cells] for rank, cells in enumerate(zip(*columns), start=1)])
 
 
 def short(operator: str) -> str:
-    """Return the name of an operator without its library and without a part like `_with_...`."""
+    """Return the name of an operator without its namespace and without a suffix like `_with_...`."""
     return operator.rpartition("::")[2].partition("_with_")[0]
 
 
 def weights_table(profiles: Sequence[Profile], bandwidth: float) -> str:
     rows = [
         [
-            profile.form,
+            profile.variant,
             f"{profile.weights_megabytes:.1f}",
             f"{profile.products:.2f}",
             f"{profile.weights_megabytes / profile.products:.1f}",

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Time the whole runtime, from audio to text, and the encoder alone, in one process with one thread.
 
-The weights are random, but the posteriors are peaked and mostly blank as with a trained CTC head. Also timed: rescoring
-of a 20 s segment, and new processes from their start until their first text. Writes runtime.md and runtime.json.
+The weights are random, but the posteriors are peaked and mostly blank, as those of a trained CTC head. The benchmark
+also times the rescoring of a 20 s segment, and new processes from their start to their first text. Writes runtime.md
+and runtime.json.
 """
 
 import os
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from parts.benchmark_report import Goal, goals_table, this_run, write_report
+from parts.exported_files import build
 from parts.runtime_calls import (
     ENCODER,
     FED_SECONDS,
@@ -24,7 +26,6 @@ from parts.runtime_calls import (
     whole_chunks,
 )
 from parts.speed_setup import SAMPLE_RATE, SEGMENT_SECONDS, measure, noise_of, parse_settings, peaked_model
-from parts.subjects import build
 from parts.timing import Timing
 from tqdm import tqdm
 from wenet_fusion_runtime.console import run_main
@@ -33,8 +34,8 @@ from wenet_fusion_runtime.search.modes import GREEDY, PREFIX_BEAM
 from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.chunking import Chunking, chunking_label
 
-WHOLE_GOAL, START_GOAL = 1.25, 3.0
-STARTS = 5  # new processes for each file
+RATIO_GOAL, START_GOAL = 1.25, 3.0  # largest ratio to the encoder alone; seconds to the first text
+STARTS = 5  # number of new processes for each file
 
 Times = Mapping[str, Timing]
 
@@ -47,19 +48,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     whole: dict[Chunking, Times] = {}
     with tempfile.TemporaryDirectory() as folder:
-        subjects = build(trained, noise, Path(folder), settings.seed)
-        sure = confidence(subjects[0].model, sizes.chunkings[0], noise)
+        exported = build(trained, noise, Path(folder), settings.seed)
+        confident = confidence(exported[0].model, sizes.chunkings[0], noise)
         for chunking in sizes.chunkings:
-            calls = whole_calls(subjects, chunking, whole_chunks(subjects[0].model, chunking, samples))
+            calls = whole_calls(exported, chunking, whole_chunks(exported[0].model, chunking, samples))
             whole[chunking] = measure(calls, settings, chunking_label(chunking))
-        rescoring = measure(rescoring_calls(subjects, sizes.chunkings[0], noise), settings, "rescoring")
-        bar = tqdm(subjects, desc="new processes", leave=False, disable=None)
-        first_text = {subject.name: first_text_seconds(subject.path, noise, starts) for subject in bar}
+        rescoring = measure(rescoring_calls(exported, sizes.chunkings[0], noise), settings, "rescoring")
+        bar = tqdm(exported, desc="new processes", leave=False, disable=None)
+        first_text = {each.name: first_text_seconds(each.path, noise, starts) for each in bar}
     run = this_run(settings.seed, os.getloadavg()[0])
 
-    names = [subject.name for subject in subjects]
+    names = [each.name for each in exported]
     steps = {
-        chunking: steps_of(subjects[0].model, chunking, whole_chunks(subjects[0].model, chunking, samples))
+        chunking: steps_of(exported[0].model, chunking, whole_chunks(exported[0].model, chunking, samples))
         for chunking in whole
     }
     goals = [goal for chunking, times in whole.items() for goal in whole_goals(times, names, chunking_label(chunking))]
@@ -73,8 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{sizes.seconds:g} s of noise, fed {FED_SECONDS:g} s at a time; {sizes.vocabulary} tokens; whole chunks "
             f"only. {settings.effort}; the calls take turns. "
             f"In {noise.size / SAMPLE_RATE:g} s of the noise at {chunking_label(sizes.chunkings[0])}, a frame's most "
-            f"probable token has a mean probability of {sure.best:.2f}; it is blank in {100 * sure.blank:.0f} % of "
-            "the frames.",
+            f"probable token has a mean probability of {confident.best:.2f}; it is blank in "
+            f"{100 * confident.blank:.0f} % of the frames.",
             *(
                 f"At {chunking_label(chunking)}:\n\n{whole_table(times, names, steps[chunking])}"
                 for chunking, times in whole.items()
@@ -92,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def whole_table(times: Times, names: Sequence[str], steps: int) -> str:
-    """Return a table of milliseconds per chunk, with the ratio of the whole runtime to the encoder alone."""
+    """Return a table of milliseconds per chunk; ratios are to the encoder alone."""
     rows = []
     for name in names:
         found = [times[f"{name}: {part}"].median / steps for part in PARTS]
@@ -105,7 +106,7 @@ def whole_goals(times: Times, names: Sequence[str], label: str) -> list[Goal]:
     """Return the goals for the ratio of the whole runtime to the encoder alone."""
     return [
         Goal(
-            f"{label}, {name}, {mode.replace('_', ' ')}: whole / encoder alone", WHOLE_GOAL,
+            f"{label}, {name}, {mode.replace('_', ' ')}: whole / encoder alone", RATIO_GOAL,
             times[f"{name}: {mode}"].median / times[f"{name}: {ENCODER}"].median, at_most=True,
         )
         for name in names

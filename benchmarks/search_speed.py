@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Time the CTC searches and a step of the int8 encoder, in one process with one thread.
 
-The weights are random, but the posteriors are peaked and mostly blank as with a trained CTC head. The searches read the
-scores of noise, chunk by chunk, and return the best text after each chunk. Writes search.md and search.json.
+The weights are random, but the posteriors are peaked and mostly blank, as those of a trained CTC head. The searches
+read the scores of noise, chunk by chunk, and return the best text after each chunk. Writes search.md and search.json.
 """
 
 import math
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from parts.benchmark_report import Goal, goals_table, this_run, write_report
-from parts.forms import torch_form, tuned_encoder
+from parts.encoder_variants import torch_variant, tuned_encoder
 from parts.random_models import Shape
 from parts.runtime_calls import confidence
 from parts.speed_setup import SEGMENT_SECONDS, measure, noise_of, parse_settings, peaked_model
@@ -32,7 +32,7 @@ from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.trained_model import acoustic_model
 
-GOAL = 0.10  # largest ratio to the encoder's time
+GOAL = 0.10  # largest ratio of the beam search's time to the encoder's
 ENCODER, PREFIX_BEAM = "int8 encoder", "prefix beam"
 BEAM_SIZE = 10
 BLANK_SKIP = 0.98
@@ -49,10 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     trained = peaked_model(sizes, noise, seed)
     model, chunking = acoustic_model(trained), sizes.chunkings[0]
     scores = scores_of(model, chunking, noise)
-    sure = confidence(model, chunking, noise)
+    confident = confidence(model, chunking, noise)
 
     blocks = blocks_of(scores, chunking.size)
-    encoder = torch_form(ENCODER, "float", tuned_encoder(trained, "int8", seed), frozen=True)
+    encoder = torch_variant(ENCODER, "float", tuned_encoder(trained, "int8", seed), frozen=True)
     step = encoder.prepare(Shape(chunking, 1))
     calls: Calls = {ENCODER: lambda: [step() for _ in blocks]}
     load_seconds, scorer_sets = hot_words_of(sizes.vocabulary, seed)
@@ -73,10 +73,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "\n".join(record.lines()),
             f"{SEGMENT_SECONDS} s of noise, {frames} frames, in chunks of {chunking.size}. {settings.effort}; the "
             f"calls take turns. {sizes.vocabulary} tokens, of which the search reads the best "
-            f"{scores.ids.shape[1]} of each frame. A frame's most probable token has a mean probability of "
-            f"{sure.best:.2f}. It is blank in {100 * sure.blank:.0f} % of the frames.",
+            f"{scores.ids.shape[1]} in each frame. A frame's most probable token has a mean probability of "
+            f"{confident.best:.2f}. It is blank in {100 * confident.blank:.0f} % of the frames.",
             times_table(times, frames, len(blocks)),
-            f"{max(scorer_sets):,} hot words of 1 to 3 words are made ready in {load_seconds:.2f} s.",
+            f"{max(scorer_sets):,} hot words of 1 to 3 words: loading took {load_seconds:.2f} s.",
             goals_table(goals),
         ]
     )
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def scores_of(model: AcousticModel, chunking: Chunking, samples: np.ndarray) -> FrameScores:
-    """Return the scores of whole chunks."""
+    """Return the CTC scores of the samples, without an incomplete chunk at the end."""
     size = chunking.size * model.meta.frame_samples
     whole = samples[None, : len(samples) // size * size]
     return model.step(whole, [whole.shape[1]], *chunking, model.init_state(1, *chunking))[0].row(0)[0]
@@ -105,19 +105,19 @@ def run(search: Search, blocks: Sequence[FrameScores]) -> str:
 
 
 def hot_words_of(vocabulary: int, seed: int) -> tuple[float, dict[int, ScorerSet]]:
-    """Return the seconds for building the longest list of hot words, and all lists by their size. The words are random
-    pieces, because a search sees only token ids.
+    """Build hot word lists of several sizes. Return the processor seconds for the longest list, and the lists by size.
+    The words are random pieces, because a search sees only token ids.
     """
-    units, scorer_sets, seconds = random_pieces(vocabulary, seed), {}, 0.0
+    pieces, scorer_sets, seconds = random_pieces(vocabulary, seed), {}, 0.0
     for count in HOT_WORDS:
-        phrases, begin = random_phrases(units, count, seed), time.thread_time()
-        scorer_sets[count] = make_scorers(units, phrases)
+        phrases, begin = random_phrases(pieces, count, seed), time.thread_time()
+        scorer_sets[count] = make_scorers(pieces, phrases)
         seconds = time.thread_time() - begin
     return seconds, scorer_sets
 
 
 def searches(scorer_sets: Mapping[int, ScorerSet]) -> dict[str, Callable[[], Search]]:
-    """Return functions that make a fresh search, by its name."""
+    """Return functions that make a new search, by name."""
     pruned = DecodingOptions().token_threshold
     found: dict[str, Callable[[], Search]] = {
         "greedy": GreedySearch,
@@ -135,7 +135,7 @@ def searches(scorer_sets: Mapping[int, ScorerSet]) -> dict[str, Callable[[], Sea
 
 
 def random_pieces(vocabulary: int, seed: int) -> Vocabulary:
-    """Return pieces of 1 to 6 letters, half of them at the start of words."""
+    """Return a vocabulary of random pieces of 1 to 6 letters; about half of them start a word."""
     rng, pieces = random.Random(seed), dict.fromkeys(RESERVED)
     while len(pieces) < vocabulary:
         letters = "".join(rng.choices(LETTERS, k=rng.randint(1, 6)))
@@ -143,10 +143,10 @@ def random_pieces(vocabulary: int, seed: int) -> Vocabulary:
     return Vocabulary(list(pieces), "pieces")
 
 
-def random_phrases(units: Vocabulary, count: int, seed: int) -> list[HotWord]:
+def random_phrases(vocabulary: Vocabulary, count: int, seed: int) -> list[HotWord]:
     """Return phrases of 1 to 3 words with 1 to 3 pieces each."""
     rng = random.Random(seed)
-    pieces = units.tokens[len(RESERVED) :]
+    pieces = vocabulary.tokens[len(RESERVED) :]
     first = [piece.removeprefix(WORD_START) for piece in pieces if piece.startswith(WORD_START)]
     other = [piece for piece in pieces if not piece.startswith(WORD_START)]
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Serve many streams with one model, and measure throughput of batches, sessions in real time, memory and starts.
+"""Measure the server: throughput of batches, latency of simultaneous sessions in real time, memory, and start times.
 
-Measures two models: a 12-layer encoder with random weights, in int8 with constant scales; and a trained MODEL with a
-LIST of recordings, whose sessions must give the texts of offline evaluation. Sessions run on the real server, with
-clients in another process; both share the cores that this process may use. Writes serving.md and serving.json.
+Two models are measured: a 12-layer encoder with random weights, in int8 with constant scales; and a trained MODEL,
+whose sessions with the recordings of LIST must give the texts of offline evaluation. Sessions run on the real server,
+with clients in another process; server and clients share the cores that this process may use. Writes serving.md and
+serving.json.
 """
 
 import argparse
@@ -17,10 +18,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from parts.benchmark_report import Goal, goals_table, this_run, write_report
+from parts.serving.served_models import ServedModel, load_trained_model, make_large_model, streamed_texts, to_float
 from parts.serving.serving_measures import Start, Throughput, memory_of, new_process, throughput
 from parts.serving.serving_memory import Memory
 from parts.serving.serving_sessions import RealTime, real_time
-from parts.serving.serving_subjects import ServingSubject, large_subject, streamed_texts, to_float, trained_subject
 from parts.speed_setup import QUICK, SIZES, Sizes
 from tqdm import tqdm
 from wenet_fusion_runtime import EngineOptions
@@ -30,9 +31,10 @@ from wenet_fusion_runtime.model.engines import NATIVE, ONNXRUNTIME, TORCH
 from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.chunking import chunking_label
 
-DELAY_GOAL, FIRST_GOAL = 300.0, 50.0  # ms after the end of the chunk
-BATCH_GOALS = {4: 2.0, 16: 1.4}  # by frames per chunk: throughput relative to streams one after the other
-LOAD_GOAL, FIRST_CHUNK_GOAL, MEMORY_GOAL = 3.0, 2.0, 1.05
+DELAY_GOAL, FIRST_GOAL = 300.0, 50.0  # ms from the end of a chunk to its result: 95 %, and the first one alone
+BATCH_GOALS = {4: 2.0, 16: 1.4}  # by frames per chunk: throughput relative to sequential streams
+LOAD_GOAL = 3.0  # seconds to load a model and warm up
+FIRST_CHUNK_GOAL, MEMORY_GOAL = 2.0, 1.05  # ratios: first chunk to median chunk; largest memory to early memory
 QUANTILES = (0.5, 0.95, 1.0)
 
 
@@ -44,34 +46,34 @@ class Work(NamedTuple):
     trained_sessions: int  # number of simultaneous sessions of the trained model
     longest_seconds: float  # length of the longest noise recording
     seconds: float  # duration of the sessions in real time
-    idle_seconds: float  # length of the audio of the session that is alone
+    idle_seconds: float  # length of the audio of a session on an idle server
     rounds: int  # rounds of the throughput measurement
-    streams: int  # streams in each of its turns
+    streams: int  # streams in each turn of it
     turn_seconds: float  # length of each of these streams
-    in_sequence: int  # sessions one after the other, for the memory
-    long_seconds: float  # length of the long stream, for the memory
-    starts: int  # new processes
-    start_seconds: float  # length of the audio in each of them
-    recordings: int | None  # recordings used from LIST; None: all
+    in_sequence: int  # memory measurement: number of sequential sessions
+    long_seconds: float  # memory measurement: length of the long stream
+    starts: int  # number of new processes
+    start_seconds: float  # length of the audio for each new process
+    recordings: int | None  # number of recordings to use from LIST; None: all
 
 
-FULL = Work(SIZES, (64, 128), 200, 12.0, 12.0, 2.0, 5, 16, 6.4, 1000, 7200.0, 5, 20.0, None)
-FEW = Work(QUICK, (4,), 4, 3.0, 1.0, 1.0, 1, 4, 1.0, 20, 20.0, 1, 5.0, 3)
+FULL_WORK = Work(SIZES, (64, 128), 200, 12.0, 12.0, 2.0, 5, 16, 6.4, 1000, 7200.0, 5, 20.0, None)
+QUICK_WORK = Work(QUICK, (4,), 4, 3.0, 1.0, 1.0, 1, 4, 1.0, 20, 20.0, 1, 5.0, 3)
 
 
-class Live(NamedTuple):
-    """Results of sessions in real time."""
+class LiveResult(NamedTuple):
+    """The result of one measurement of simultaneous sessions in real time."""
 
-    what: str
-    sessions: int  # simultaneous sessions
+    what: str  # model and number of sessions
+    sessions: int  # number of simultaneous sessions
     result: RealTime
-    wrong: int  # sessions with an unexpected text
+    wrong: int  # number of sessions that failed or had an unexpected text
     goals: list[Goal]
 
 
 class Measured(NamedTuple):
     throughput: dict[tuple[str, int], Throughput]  # by model and frames per chunk
-    live: list[Live]
+    live: list[LiveResult]
     starts: dict[str, Start]
     memory: dict[str, Memory]
 
@@ -80,24 +82,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, metavar="MODEL", help="exported file of a trained model")
     parser.add_argument(
-        "list", type=Path, metavar="LIST", help="data.list of recordings for it (JSON lines with `wav`)"
+        "list", type=Path, metavar="LIST", help="data.list of recordings for MODEL (JSON lines with `wav`)"
     )
     parser.add_argument(
         "--backend", nargs="+", choices=(TORCH, NATIVE, ONNXRUNTIME), default=[TORCH],
-        help="what runs the large encoder; several are measured one after the other (default: torch)",
+        help="backends for the large encoder, measured one after the other (default: torch)",
     )  # fmt: skip
     parser.add_argument(
         "--sessions", type=int, nargs="+",
         help="simultaneous sessions of the large encoder; the first number has a goal (default: 64 128)",
     )  # fmt: skip
     parser.add_argument("--trained_sessions", type=int, help="simultaneous sessions of MODEL (default: 200)")
-    parser.add_argument("--workers", type=int, default=2, help="threads that run the models (default: 2)")
+    parser.add_argument("--workers", type=int, default=2, help="number of threads that run a model (default: 2)")
     parser.add_argument("--max_batch", type=int, default=16, help="largest number of streams in a step (default: 16)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, noise and client starts (default: 0)")
     parser.add_argument("--quick", action="store_true", help="use a toy encoder and little work, to test the program")
     parser.add_argument("--output", type=Path, required=True, help="folder for the tables and the numbers")
     args = parser.parse_args(arguments)
-    work = FEW if args.quick else FULL
+    work = QUICK_WORK if args.quick else FULL_WORK
     work = work._replace(
         sessions=tuple(args.sessions or work.sessions), trained_sessions=args.trained_sessions or work.trained_sessions
     )
@@ -105,16 +107,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise ValueError("--sessions and --trained_sessions must be 1 or more")
     options = EngineOptions(workers=args.workers, max_batch=args.max_batch)
     torch.set_num_threads(1)
-    trained = trained_subject(args.model, args.list, work.recordings)
+    trained = load_trained_model(args.model, args.list, work.recordings)
     with tempfile.TemporaryDirectory() as folder:
-        larges = [
-            large_subject(work.sizes, Path(folder), work.longest_seconds, args.seed, backend)
+        large_models = [
+            make_large_model(work.sizes, Path(folder), work.longest_seconds, args.seed, backend)
             for backend in dict.fromkeys(args.backend)
         ]
         found = Measured(
-            measure_throughput(work, larges, options.max_batch),
-            measure_live(work, larges, trained, options, args.seed),
-            measure_starts(work, *larges, trained),
+            measure_throughput(work, large_models, options.max_batch),
+            measure_live(work, large_models, trained, options, args.seed),
+            measure_starts(work, *large_models, trained),
             measure_memory(work, trained),
         )
     run = this_run(args.seed, os.getloadavg()[0])
@@ -129,13 +131,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure_throughput(
-    work: Work, larges: Sequence[ServingSubject], max_batch: int
+    work: Work, large_models: Sequence[ServedModel], max_batch: int
 ) -> dict[tuple[str, int], Throughput]:
-    first = larges[0]
+    first = large_models[0]
     clip = int(work.turn_seconds * first.sample_rate)
     whole = itertools.cycle([samples for samples in first.recordings if len(samples) >= clip])
     streams = [to_float(samples[:clip]) for samples in itertools.islice(whole, work.streams)]
-    tasks = [(large, chunking.size) for chunking in work.sizes.chunkings for large in larges]
+    tasks = [(large, chunking.size) for chunking in work.sizes.chunkings for large in large_models]
     with tqdm(total=3 * work.rounds * len(tasks), desc="throughput", leave=False, disable=None) as bar:
         return {
             (large.name, size): throughput(large.recognizer, size, streams, max_batch, work.rounds, bar.update)
@@ -144,42 +146,42 @@ def measure_throughput(
 
 
 def measure_live(
-    work: Work, larges: Sequence[ServingSubject], trained: ServingSubject, options: EngineOptions, seed: int
-) -> list[Live]:
-    """Measure the server with one session first, then with many."""
+    work: Work, large_models: Sequence[ServedModel], trained: ServedModel, options: EngineOptions, seed: int
+) -> list[LiveResult]:
+    """Measure the server: for the large encoder, first one session, then many; for the trained model, many."""
     plans = []
-    for large in larges:
+    for large in large_models:
         idle = [samples[: int(work.idle_seconds * large.sample_rate)] for samples in large.recordings]
         alone = large._replace(recordings=idle, texts=streamed_texts(large.recognizer, idle, large.chunk))
         plans += [(alone, 1), *((large, count) for count in work.sessions)]
     plans.append((trained, work.trained_sessions))
     found = []
-    for subject, count in tqdm(plans, desc="real time", leave=False, disable=None):
-        result = real_time(subject, count, work.seconds, options, seed)
-        what = f"{subject.name}, {count} at once"
-        wrong = sum(text != subject.texts[index] for index, text in result.found.texts) + len(result.found.errors)
+    for served, count in tqdm(plans, desc="real time", leave=False, disable=None):
+        result = real_time(served, count, work.seconds, options, seed)
+        what = f"{served.name}, {count} at once"
+        wrong = sum(text != served.texts[index] for index, text in result.found.texts) + len(result.found.errors)
         goals = [Goal(f"{what}: sessions with a wrong text", 0, wrong, at_most=True)]
-        if count == 1 and subject is not trained:
+        if count == 1 and served is not trained:
             first = milliseconds(result.found.firsts, 1.0)
             goals.append(Goal(f"{what}: ms from a chunk's end to the first result", FIRST_GOAL, first, at_most=True))
         elif count in (work.sessions[0], work.trained_sessions):
             delay = milliseconds(result.found.delays, 0.95)
             goals.append(Goal(f"{what}: ms from a chunk's end to its result, 95 %", DELAY_GOAL, delay, at_most=True))
-        found.append(Live(what, count, result, wrong, goals))
+        found.append(LiveResult(what, count, result, wrong, goals))
     return found
 
 
-def measure_starts(work: Work, *subjects: ServingSubject) -> dict[str, Start]:
+def measure_starts(work: Work, *models: ServedModel) -> dict[str, Start]:
     found = {}
-    for subject in tqdm(subjects, desc="new processes", leave=False, disable=None):
-        samples = to_float(np.concatenate(subject.recordings))[: round(work.start_seconds * subject.sample_rate)]
-        found[subject.name] = new_process(subject.path, samples, work.starts, subject.backend)
+    for served in tqdm(models, desc="new processes", leave=False, disable=None):
+        samples = to_float(np.concatenate(served.recordings))[: round(work.start_seconds * served.sample_rate)]
+        found[served.name] = new_process(served.path, samples, work.starts, served.backend)
     return found
 
 
-def measure_memory(work: Work, trained: ServingSubject) -> dict[str, Memory]:
+def measure_memory(work: Work, trained: ServedModel) -> dict[str, Memory]:
     tasks = {
-        f"{work.in_sequence} sessions in sequence, every tenth cut off": ("sequence", work.in_sequence),
+        f"{work.in_sequence} sessions in sequence, every tenth aborted": ("sequence", work.in_sequence),
         f"one stream of {work.long_seconds:g} s": ("long", work.long_seconds),
     }
     return {what: memory_of(task, trained.path, trained.recordings, amount) for what, (task, amount) in tasks.items()}
@@ -225,14 +227,14 @@ def describe(work: Work, options: EngineOptions, found: Measured) -> str:
         f"Large encoder: {encoder.layers} layers, {encoder.dim} wide, feed-forward {encoder.feed_forward}, random "
         "weights, "
         f"int8 with constant scales. Engine: {options.workers} workers, at most {options.max_batch} streams in a step.",
-        "Seconds of audio for a second of one core, large encoder, medians by turns:",
-        markdown_table(["frames/chunks", "streams alone", "engine, unbatched", "engine", "engine / alone"], rates),
+        "Seconds of audio decoded per second of one core, large encoder, medians of measurements by turns:",
+        markdown_table(["model, chunking", "streams alone", "engine, unbatched", "engine", "engine / alone"], rates),
         f"Sessions of `wenet-fusion-runtime serve` in real time for {work.seconds:g} s, clients in another process; "
         "ms as "
         "50 / 95 / 100 %:",
         markdown_table(
             ["", "sessions", "chunk to its result", "first of a session", "end to last result",
-             "clients late", "streams in a step", "cores: server + clients", "wrong"], rows,
+             "delay of clients", "streams in a step", "cores: server + clients", "wrong"], rows,
         ),
         markdown_table(["resident MB", "after a tenth", "at the end", "largest", "growth"], memory),
         markdown_table(
@@ -249,7 +251,7 @@ def all_goals(found: Measured) -> list[Goal]:
     ]
     goals += [goal for live in found.live for goal in live.goals]
     goals += [
-        Goal(f"{what}: largest memory against that after a tenth", MEMORY_GOAL, memory.growth, at_most=True)
+        Goal(f"{what}: largest memory / memory after a tenth", MEMORY_GOAL, memory.growth, at_most=True)
         for what, memory in found.memory.items()
     ]
     for name, start in found.starts.items():

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Time a step of our int8 model against a LayerNorm Conformer in onnxruntime, and against WeNet's own exports.
+"""Compare the time of a step: our int8 model, a LayerNorm Conformer in onnxruntime, and WeNet's own exports.
 
 A step maps samples and state to the best tokens and the next state. All models run by turns in one process with one
 thread; our model and the Conformer have random weights. --wenet_dir names the folder of a WeNet experiment, which holds
@@ -19,9 +19,9 @@ import torch
 import yaml
 from native_step import CALIBRATION_SECONDS, QUICK, QUICK_VOCABULARY, VOCABULARY, parse_step_arguments, steps
 from parts.benchmark_report import Goal, goals_table, this_run, write_report
-from parts.forms import static_conformer
+from parts.encoder_variants import static_conformer
+from parts.exported_files import write_int8_archive
 from parts.random_models import Shape, conformer, random_model
-from parts.subjects import write_int8_archive
 from parts.timing import Timing, by_turns
 from tqdm import tqdm
 from wenet_fusion_runtime import AcousticModel
@@ -41,10 +41,8 @@ from wenet_fusion.trained_model import FileForm, TrainedModel, meta_record
 
 CHUNKINGS = (Chunking(16, 4), Chunking(4, 16))
 OURS, CONFORMER, WENET = "FusionFormer", "LayerNorm Conformer", "WeNet's export"
-LEAST_GAIN = {
-    16: 3.0,
-    4: 2.2,
-}  # by frames per chunk: goals for the time of the Conformer's fastest form divided by ours, set for AMX
+# Goals by frames per chunk, for processors with AMX: time of the Conformer's fastest variant divided by ours.
+LEAST_GAIN = {16: 3.0, 4: 2.2}
 WENET_FILES = {
     "TorchScript float32": "final.zip",
     "TorchScript int8": "final_quant.zip",
@@ -53,30 +51,32 @@ WENET_FILES = {
 }
 
 
-class Subject(NamedTuple):
-    """A model that is timed."""
+class TimedModel(NamedTuple):
+    """A model to be timed."""
 
     family: str  # OURS, CONFORMER or WENET
-    form: str
+    variant: str  # engine and precision
     model: AcousticModel
 
     @property
     def name(self) -> str:
-        return f"{self.family}, {self.form}"
+        return f"{self.family}, {self.variant}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--wenet_dir", type=Path, help="folder of a WeNet experiment with WeNet's own exports")
+    parser.add_argument(
+        "--wenet_dir", type=Path, help="folder of a WeNet experiment, with the files of WeNet's export scripts"
+    )
     args = parse_step_arguments(parser, arguments, rounds=8, timed=2)
     torch.set_num_threads(1)
     config, vocabulary = (QUICK, QUICK_VOCABULARY) if args.quick else (EncoderConfig(), VOCABULARY)
     rounds, rng = 2 if args.quick else args.rounds, np.random.default_rng(args.seed)
     times: dict[Shape, dict[str, Timing]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        subjects = build(config, vocabulary, args.seed, Path(folder))
+        models = build(config, vocabulary, args.seed, Path(folder))
         for chunking in CHUNKINGS:
-            timed = [*subjects, *wenet_subjects(args.wenet_dir, chunking)]
+            timed = [*models, *wenet_models(args.wenet_dir, chunking)]
             for batch in sorted(set(args.batches)):
                 shape = Shape(chunking, batch)
                 with tqdm(total=len(timed) * rounds, desc=shape.label, unit="turn", leave=False, disable=None) as bar:
@@ -94,23 +94,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def build(config: EncoderConfig, vocabulary: int, seed: int, folder: Path) -> list[Subject]:
-    """Return our int8 archive on both backends, and the Conformer in its forms."""
+def build(config: EncoderConfig, vocabulary: int, seed: int, folder: Path) -> list[TimedModel]:
+    """Return our int8 archive on both backends, and the Conformer in onnxruntime in several precisions."""
     noise = np.random.default_rng(seed).normal(0, 0.1, CALIBRATION_SECONDS * 16000).astype(np.float32)
     ours = random_model(config, CHUNKINGS, vocabulary, seed)
     write_int8_archive(ours, noise, folder / "ours.zip")
     found = [
-        Subject(OURS, f"{name} int8", load_model(folder / "ours.zip", backend=name)) for name in (NATIVE, ONNXRUNTIME)
+        TimedModel(OURS, f"{name} int8", load_model(folder / "ours.zip", backend=name))
+        for name in (NATIVE, ONNXRUNTIME)
     ]
     theirs = random_model(conformer(config), CHUNKINGS, vocabulary, seed)
     for precision in ("float32", "int8-dynamic"):
         path = folder / f"{precision}.zip"
         export_model(theirs, path, ExportOptions("onnx", precision))
-        found.append(Subject(CONFORMER, f"{ONNXRUNTIME} {precision}", load_model(path)))
-    for convolutions, form in ((False, "int8"), (True, "int8 with convolutions")):
-        path = folder / f"{form}.zip"
+        found.append(TimedModel(CONFORMER, f"{ONNXRUNTIME} {precision}", load_model(path)))
+    for convolutions, variant in ((False, "int8"), (True, "int8 with convolutions")):
+        path = folder / f"{variant}.zip"
         write_static_conformer(theirs, seed, convolutions, path)
-        found.append(Subject(CONFORMER, f"{ONNXRUNTIME} {form}", load_model(path, backend=ONNXRUNTIME)))
+        found.append(TimedModel(CONFORMER, f"{ONNXRUNTIME} {variant}", load_model(path, backend=ONNXRUNTIME)))
     return found
 
 
@@ -122,33 +123,33 @@ def write_static_conformer(trained: TrainedModel, seed: int, convolutions: bool,
     pack(build_graphs(model, "int8"), record, path)
 
 
-def wenet_subjects(folder: Path | None, chunking: Chunking) -> list[Subject]:
-    """Return the files that WeNet's scripts wrote; of the ONNX graphs, those exported for this chunking."""
+def wenet_models(folder: Path | None, chunking: Chunking) -> list[TimedModel]:
+    """Load the files of WeNet's scripts; of the ONNX folders, only the one for this chunking."""
     if folder is None:
         return []
-    files = {form: folder / name.format(*chunking) for form, name in WENET_FILES.items()}
-    found = [Subject(WENET, form, load_model(path)) for form, path in files.items() if path.is_file()]
+    files = {variant: folder / name.format(*chunking) for variant, name in WENET_FILES.items()}
+    found = [TimedModel(WENET, variant, load_model(path)) for variant, path in files.items() if path.is_file()]
     if not found:
         raise ValueError(f"{folder}: has none of {', '.join(path.name for path in files.values())}")
     return found
 
 
-def steps_of(subject: Subject, shape: Shape, rng: np.random.Generator) -> Callable[[], object]:
-    """Return a call that runs the next step of streams; WeNet's files take one stream at a time."""
-    if subject.family != WENET:
-        return steps(subject.model, shape, rng)
-    calls = [steps(subject.model, Shape(shape.chunking, 1), rng) for _ in range(shape.batch)]
+def steps_of(timed: TimedModel, shape: Shape, rng: np.random.Generator) -> Callable[[], object]:
+    """Return a function that runs the next step of all streams; WeNet's files take one stream at a time."""
+    if timed.family != WENET:
+        return steps(timed.model, shape, rng)
+    calls = [steps(timed.model, Shape(shape.chunking, 1), rng) for _ in range(shape.batch)]
     return lambda: [call() for call in calls]
 
 
 def fastest(times: Mapping[str, Timing], family: str) -> str:
-    """Return the name of a family's fastest form."""
+    """Return the name of a family's fastest variant."""
     names = [name for name in times if name.startswith(family)]
     return min(names, key=lambda name: times[name].median)
 
 
 def table(times: Mapping[Shape, Mapping[str, Timing]]) -> str:
-    """Return the milliseconds per step, and how many times as long as our fastest form each one takes."""
+    """Return a table of milliseconds per step, and of their ratios to our fastest variant."""
     head = ["ms per step"]
     for shape in times:
         head += [shape.label, "to ours"]
@@ -163,7 +164,7 @@ def table(times: Mapping[Shape, Mapping[str, Timing]]) -> str:
 
 
 def goals(times: Mapping[Shape, Mapping[str, Timing]]) -> list[Goal]:
-    """Return the goals for one stream, against the Conformer's fastest form."""
+    """Return the goals for one stream: our fastest variant against the Conformer's."""
     found = []
     for shape, each in times.items():
         if shape.batch == 1:
@@ -178,7 +179,7 @@ def describe(config: EncoderConfig, vocabulary: int) -> str:
 
 
 def wenet_size(folder: Path) -> str:
-    """Return the sizes that a WeNet recipe states."""
+    """Return the sizes of WeNet's model, from the folder's train.yaml."""
     recipe = yaml.safe_load((folder / "train.yaml").read_text(encoding="utf-8"))
     encoder = recipe["encoder_conf"]
     return (

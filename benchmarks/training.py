@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Measure one section of training. Writes training_SECTION.md and training_SECTION.json.
 
-python benchmarks/training.py loader --output results     # hours of audio that a core loads in an hour; padding
+python benchmarks/training.py loader --output results     # speed of loading audio by format; padding of batches
 python benchmarks/training.py step --output results       # step times, memory, precisions, one and two ranks
-python benchmarks/training.py step --wenet FOLDER --output results   # WeNet's own step too; FOLDER holds its package
+python benchmarks/training.py step --wenet FOLDER --output results   # also WeNet's own step; FOLDER holds its package
 python benchmarks/training.py start --output results      # seconds and memory from the command to the first batch
 """
 

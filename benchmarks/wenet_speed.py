@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Time the runtime on files in WeNet's formats and on our own exports of the same weights, with one thread.
+"""Time our runtime with files in WeNet's formats and in our own formats, all exported from the same random weights.
 
-Our files contain the front-end; for WeNet's files the runtime computes Kaldi's features and cuts the windows. The times
-are from audio to text, with greedy search. Writes wenet_speed.md and wenet_speed.json.
+Our files contain the front-end; for WeNet's files the runtime computes Kaldi's features and cuts the windows. Times are
+from audio to text, with greedy search and one thread. Writes wenet_speed.md and wenet_speed.json.
 """
 
 import os
@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from parts.benchmark_report import this_run, write_report
+from parts.exported_files import write_script
 from parts.runtime_calls import FED_SECONDS, steps_of, transcribe, whole_chunks
 from parts.speed_setup import SAMPLE_RATE, measure, noise_of, parse_settings, peaked_model
-from parts.subjects import write_script
 from parts.timing import Timing
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, Recognizer, load_model
 from wenet_fusion_runtime.console import run_main
@@ -29,7 +29,7 @@ from wenet_fusion.export.target import ExportOptions
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.trained_model import TrainedModel
 
-Pair = tuple[str, str]  # our format, and the format of WeNet to compare
+Pair = tuple[str, str]  # a format of ours, and the format that is compared with it
 PAIRS: tuple[Pair, ...] = (
     ("TorchScript, ours", "TorchScript, WeNet's methods"),
     ("ONNX archive, ours", "ONNX folder, WeNet's"),
@@ -81,7 +81,7 @@ def build(trained: TrainedModel, chunking: Chunking, noise: np.ndarray, folder: 
     units = folder / "units.txt"
     tokens = trained.tokenizer.vocabulary.tokens
     write_text(units, "".join(f"{token} {number}\n" for number, token in enumerate(tokens)))
-    # Without its meta.json, our file counts as WeNet's: it has the methods that WeNet's programs call.
+    # Without its meta.json, the runtime takes our file for WeNet's: it has the methods that WeNet's programs call.
     torch.jit.load(str(folder / "ours.zip")).save(str(folder / "final.zip"))
     options = {
         "archive.zip": ExportOptions("onnx", "float32"),
@@ -101,7 +101,7 @@ def build(trained: TrainedModel, chunking: Chunking, noise: np.ndarray, folder: 
 
 
 def table(times: Mapping[str, Timing], steps: int) -> str:
-    """Return a table of milliseconds per chunk, with the ratio of WeNet's formats to ours."""
+    """Return a table of milliseconds per chunk, and of the ratios of the other formats to ours."""
     against = {theirs: ours for ours, theirs in PAIRS}
     rows = []
     for name, time in times.items():

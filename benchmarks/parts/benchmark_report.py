@@ -1,4 +1,4 @@
-"""Write the report of a benchmark as Markdown and JSON: machine, versions, goals and measurements."""
+"""Write the report of a benchmark as Markdown and JSON: command, machine, versions, goals and measurements."""
 
 import json
 import os
@@ -35,7 +35,7 @@ class Run:
     python: str
     torch: str
     onnxruntime: str
-    load: float  # load average of the machine at the end, including this process
+    load: float  # load average of the machine at the end; it includes this process
 
     def lines(self) -> list[str]:
         return [
@@ -76,7 +76,7 @@ class Goal:
     what: str
     wanted: float
     found: float
-    at_most: bool = False  # the goal is an upper limit; otherwise a lower limit
+    at_most: bool = False  # True: `wanted` is an upper limit; False: a lower limit
 
     @property
     def met(self) -> bool:
@@ -86,7 +86,7 @@ class Goal:
         sign = "at most" if self.at_most else "at least"
         digits = 2
         while digits < 6 and self.found != self.wanted and float(f"{self.found:.{digits}f}") == self.wanted:
-            digits += 1  # show on which side of the goal the value is
+            digits += 1  # otherwise the rounded value would equal the goal
         return [self.what, f"{sign} {self.wanted:g}", f"{self.found:.{digits}f}", "met" if self.met else "**missed**"]
 
 

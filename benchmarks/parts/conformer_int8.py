@@ -1,6 +1,6 @@
-"""The LayerNorm Conformer for onnxruntime in int8 with constant scales: its fastest form, for comparisons only.
+"""A LayerNorm Conformer for onnxruntime in int8 with constant scales: the fastest Conformer to compare with.
 
-Its matrix products are quantised as in our own export, and attention is one operator; LayerNorm, Swish, GLU and the
+Matrix products are quantised as in our own export, and attention is one operator. LayerNorm, Swish, GLU and the
 depthwise convolution stay in float. The two convolutions of the subsampling can be quantised too.
 
 Shapes: B rows, T queries, S keys, C cached frames, D width, H heads, K = D / H.
@@ -20,7 +20,7 @@ from wenet_fusion.model.layers.layer_protocol import StepContext, attention_bias
 
 
 class PositionedAttention(nn.Module):
-    """A `CachedAttention` with position products, all heads in one operator.
+    """A `CachedAttention` with relative positions, computed for all heads in one operator.
 
     Args:
         source: the attention.
@@ -33,12 +33,12 @@ class PositionedAttention(nn.Module):
         self.qkv, self.out, self.rel_pos = source.qkv, source.out, source.rel_pos
 
     def init_state(self, batch: int, cached: int, zero: Tensor) -> list[Tensor]:
-        """Return zeros (B, C, 2D)."""
+        """Return the initial state: zeros (B, C, 2D)."""
         return [zero.expand(batch, cached, 2 * self.dim)]
 
     def forward(self, x_BTD: Tensor, state: list[Tensor], context: StepContext) -> tuple[Tensor, list[Tensor]]:
-        """Return the branch's output and the next state."""
-        assert context.valid_N is None and context.position_BSD is not None, "inference packs nothing"
+        """Return the attention's output (B, T, D) and the next state."""
+        assert context.valid_N is None and context.position_BSD is not None, "inference does not pack rows"
         query_BTD, new = self.qkv(x_BTD).split([self.dim, 2 * self.dim], dim=2)
         keys_values = torch.cat([state[0], new], dim=1)
         key_BSD, value_BSD = keys_values.split(self.dim, dim=2)
@@ -51,7 +51,7 @@ class PositionedAttention(nn.Module):
 
 
 class _Convolution(torch.autograd.Function):
-    """A 2-D convolution and ReLU that computes in uint8 and int8; float32 in and out."""
+    """A 2-D convolution with ReLU, from float32 to float32, which onnxruntime computes in uint8 and int8."""
 
     @staticmethod
     def forward(
@@ -84,11 +84,11 @@ class _Convolution(torch.autograd.Function):
 
 
 class StaticConv2d(nn.Module):
-    """A 2-D convolution and ReLU in int8.
+    """A 2-D convolution with ReLU in int8.
 
     Args:
         conv: the convolution in float32.
-        inside, outside: ranges of its inputs and of its outputs after the ReLU.
+        inside, outside: value ranges of its input, and of the output of the ReLU.
     """
 
     weight: Tensor
@@ -107,7 +107,7 @@ class StaticConv2d(nn.Module):
         self.register_buffer("bias", bias.round().to(torch.int32))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the output of the ReLU."""
+        """Return the output of convolution and ReLU."""
         args = (x, self.weight, self.scale, self.bias, self.inside, self.outside, self.stride)
         found: Tensor = _Convolution.apply(*args)
         return found
@@ -117,8 +117,8 @@ def make_conformer_static(model: nn.Module, run: Callable[[], None], convolution
     """Quantise the matrix products of a Conformer, in place.
 
     Args:
-        model: the model, norms folded where they can be.
-        run: uses the model, to find the ranges of its activations.
+        model: the model; norms that can be folded are folded.
+        run: runs the model on calibration data, to find the ranges of its activations.
         convolutions: quantise the convolutions of the subsampling too.
     """
     observers = {name: HistogramObserver() for name, each in model.named_modules() if isinstance(each, nn.Conv2d)}
@@ -135,9 +135,8 @@ def make_conformer_static(model: nn.Module, run: Callable[[], None], convolution
         scale, zero_point = observer.calculate_qparams()
         ranges[name] = InputRange(float(scale), int(zero_point))
     if convolutions:
-        first, second = (
-            observers  # each is followed by a ReLU: the range of its output is that of the next layer's input
-        )
+        # A ReLU follows each convolution: the range of its output is the range of the next layer's input.
+        first, second = observers
         out = next(name for name in ranges if name.endswith("subsampling.out"))
         for name, outside in ((first, second), (second, out)):
             parent, _, child = name.rpartition(".")

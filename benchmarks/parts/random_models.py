@@ -32,7 +32,7 @@ NO_DECODER = DecoderConfig(layers=0, reverse_layers=0)
 
 
 class Shape(NamedTuple):
-    """The input of one step: a chunk of each of B streams."""
+    """The shape of one step: a chunk from each of B streams."""
 
     chunking: Chunking
     batch: int
@@ -43,13 +43,13 @@ class Shape(NamedTuple):
 
     @property
     def cached(self) -> int:
-        """Number of past frames that attention sees."""
+        """The number of past frames in the attention cache."""
         return self.chunking.size * self.chunking.left
 
 
 def conformer(config: EncoderConfig) -> EncoderConfig:
-    """Return the LayerNorm Conformer of the same shape. Like WeNet's, it has as many subsampling channels as it is
-    wide.
+    """Return the configuration of a LayerNorm Conformer of the same shape. Like WeNet's, the number of its subsampling
+    channels equals its width.
     """
     return replace(
         config, norm="layer", activation="swish", conv_gate="glu", positions="rel_pos", subsampling_channels=config.dim
@@ -63,8 +63,8 @@ def random_model(
     seed: int,
     decoder: DecoderConfig = NO_DECODER,
 ) -> TrainedModel:
-    """Return a model for `chunkings`. Its norms are randomised, because a deep encoder with fresh norms is nearly the
-    identity.
+    """Return a model with random weights for `chunkings`. Its norms are random too, because a deep encoder with newly
+    initialised norms is nearly the identity.
     """
     left_context = tuple(sorted({chunking.size * chunking.left for chunking in chunkings}))
     sizes = tuple(sorted(chunking.size for chunking in chunkings))
@@ -84,7 +84,7 @@ def random_model(
 
 @torch.no_grad()
 def randomise_norms(model: AsrModel) -> None:
-    """Set norms and position biases to random values like those of a trained model, in place."""
+    """Give norms and position biases random values in the range of trained ones, in place."""
     for norm in norms(model):
         norm.weight.uniform_(0.5, 1.5)
         norm.running_var.uniform_(0.5, 2.0)
@@ -95,11 +95,11 @@ def randomise_norms(model: AsrModel) -> None:
 
 @torch.no_grad()
 def sharpen(trained: TrainedModel, samples: Tensor, blank_share: float, sharpness: float) -> None:
-    """Scale the CTC head of a random model in place, so that its posteriors are peaked and mostly blank as after
-    training. With the nearly equal scores of a random head, a search does far more or far less work than in reality.
+    """Change the CTC head of a random model in place so that its posteriors are peaked and mostly blank, as after
+    training. The scores of a random head are nearly equal, and a search does far more or far less work on such scores.
 
     Args:
-        samples: (N,) audio similar to the audio to decode; the head is centred on its frames.
+        samples: (N,) audio like the audio to decode; the head is fitted to its encoder frames.
         blank_share: share of the frames in which blank is the most probable token.
         sharpness: standard deviation of the logits in nats.
     """
@@ -145,7 +145,7 @@ def separate_projections(encoder: Encoder) -> Encoder:
 
 
 class EncoderStep(nn.Module):
-    """The encoder alone, which maps features (B, T, F), lengths and a flat state to frames (B, T / 4, D) and the next
+    """A step of the encoder alone: features (B, T, F), lengths and a flat state -> frames (B, T / 4, D) and the next
     state.
     """
 
@@ -167,7 +167,7 @@ def fresh_state(encoder: nn.Module, shape: Shape) -> list[Tensor]:
 
 
 class LinearLayers(nn.Module):
-    """The linear layers of an encoder alone, each called with an input of the same size as in a step."""
+    """The linear layers of an encoder alone; each gets an input of the same size as in a step."""
 
     def __init__(self, layers: Sequence[nn.Module]):
         super().__init__()

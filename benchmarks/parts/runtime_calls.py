@@ -1,4 +1,6 @@
-"""The calls that the runtime benchmark times: streams from audio to text, their parts, rescoring, and new processes."""
+"""The functions that the runtime benchmark times: streams from audio to text and parts of this work, rescoring, and
+the start of new processes.
+"""
 
 import statistics
 import subprocess
@@ -9,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from parts.exported_files import ExportedFile
 from parts.random_models import Shape
-from parts.subjects import Subject
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, Recognizer
 from wenet_fusion_runtime.model.acoustic_model import StepScores
 from wenet_fusion_runtime.results.vocabulary import BLANK
@@ -19,7 +21,7 @@ from wenet_fusion_runtime.stream.endpoints import EndpointRules
 
 from wenet_fusion.model.chunking import Chunking
 
-FED_SECONDS = 0.1  # audio per call of accept_waveform
+FED_SECONDS = 0.1  # seconds of audio per call of accept_waveform
 ENCODER, STEP = "encoder alone", "front-end, encoder and CTC head"
 PARTS = (ENCODER, STEP, GREEDY, PREFIX_BEAM)
 HYPOTHESES = (4, 10)
@@ -29,33 +31,31 @@ Calls = dict[str, Callable[[], object]]
 
 
 def steps_of(model: AcousticModel, chunking: Chunking, samples: np.ndarray) -> int:
-    """Return the number of steps of a stream for the samples and the right padding."""
+    """Return the number of steps in which a stream processes the samples and the right padding."""
     return -(-(len(samples) + model.meta.right_padding_samples) // (chunking.size * model.meta.frame_samples))
 
 
 def whole_chunks(model: AcousticModel, chunking: Chunking, samples: np.ndarray) -> np.ndarray:
-    """Return as many samples as fill whole chunks together with the right padding, so that the last step of a stream
-    has the same size as the others.
-    """
+    """Shorten the samples so that, with the right padding, they fill whole chunks: all steps have the same size."""
     padding, size = model.meta.right_padding_samples, chunking.size * model.meta.frame_samples
     return samples[: (len(samples) + padding) // size * size - padding]
 
 
-def whole_calls(subjects: Sequence[Subject], chunking: Chunking, samples: np.ndarray) -> Calls:
-    """Return calls that run one stream each: the encoder alone, the model without search, and the whole runtime with
-    each search.
+def whole_calls(exported: Sequence[ExportedFile], chunking: Chunking, samples: np.ndarray) -> Calls:
+    """Return functions that run one stream through an exported file: through its encoder alone, through the model
+    without search, and through the whole runtime with each search.
     """
     calls: Calls = {}
-    for subject in subjects:
-        steps = steps_of(subject.model, chunking, samples)
-        encoder = subject.encoder.prepare(Shape(chunking, 1))
-        calls[f"{subject.name}: {ENCODER}"] = lambda encoder=encoder, steps=steps: [encoder() for _ in range(steps)]
-        calls[f"{subject.name}: {STEP}"] = lambda model=subject.model, steps=steps: _model_alone(
+    for each in exported:
+        steps = steps_of(each.model, chunking, samples)
+        encoder = each.encoder.prepare(Shape(chunking, 1))
+        calls[f"{each.name}: {ENCODER}"] = lambda encoder=encoder, steps=steps: [encoder() for _ in range(steps)]
+        calls[f"{each.name}: {STEP}"] = lambda model=each.model, steps=steps: _model_alone(
             model, chunking, samples, steps
         )
         for mode in (GREEDY, PREFIX_BEAM):
-            recognizer = Recognizer(subject.model, DecodingOptions(mode=mode))
-            calls[f"{subject.name}: {mode}"] = lambda recognizer=recognizer: transcribe(recognizer, chunking, samples)
+            recognizer = Recognizer(each.model, DecodingOptions(mode=mode))
+            calls[f"{each.name}: {mode}"] = lambda recognizer=recognizer: transcribe(recognizer, chunking, samples)
     return calls
 
 
@@ -73,13 +73,15 @@ def transcribe(recognizer: Recognizer, chunking: Chunking, samples: np.ndarray) 
     fed = int(FED_SECONDS * recognizer.model.meta.sample_rate)
     for start in range(0, len(samples), fed):
         stream.accept_waveform(samples[start : start + fed])
-        _ = stream.result  # a partial result costs time
+        _ = stream.result  # include the cost of partial results
     stream.finish()
     return stream.text
 
 
 class Confidence(NamedTuple):
-    best: float  # mean probability of each frame's best token
+    """Statistics of CTC posteriors over frames."""
+
+    best: float  # mean probability of the best token of a frame
     blank: float  # share of frames in which the best token is blank
 
 
@@ -88,18 +90,18 @@ def confidence(model: AcousticModel, chunking: Chunking, samples: np.ndarray) ->
     return Confidence(float(np.exp(scores.log_probs[0, :, 0]).mean()), float((scores.ids[0, :, 0] == BLANK).mean()))
 
 
-def rescoring_calls(subjects: Sequence[Subject], chunking: Chunking, samples: np.ndarray) -> Calls:
-    """Return calls that rescore the best hypotheses of all samples with both decoders."""
+def rescoring_calls(exported: Sequence[ExportedFile], chunking: Chunking, samples: np.ndarray) -> Calls:
+    """Return functions that rescore the n-best list of all samples with both attention decoders."""
     calls: Calls = {}
-    for subject in subjects:
+    for each in exported:
         options = DecodingOptions(PREFIX_BEAM, beam_size=max(HYPOTHESES), endpoint=ONE_SEGMENT)
-        stream = Recognizer(subject.model, options).create_stream(*chunking)
+        stream = Recognizer(each.model, options).create_stream(*chunking)
         stream.accept_waveform(samples)
         found = [hypothesis.ids for hypothesis in stream.finish()[-1].hypotheses]
-        frames = _all_scores(subject.model, chunking, samples).encoder_out
+        frames = _all_scores(each.model, chunking, samples).encoder_out
         for count in HYPOTHESES:
-            calls[f"{subject.name}: {count}"] = lambda model=subject.model, frames=frames, ids=found[:count]: (
-                model.rescore([frames], ids)
+            calls[f"{each.name}: {count}"] = lambda model=each.model, frames=frames, ids=found[:count]: model.rescore(
+                [frames], ids
             )
     return calls
 
@@ -125,7 +127,7 @@ for block in np.array_split(np.load(sys.argv[2]), 200):
 
 
 def first_text_seconds(path: Path, samples: np.ndarray, times: int) -> float:
-    """Return the median time from the start of a new process to its first text; audio is fed as fast as it is decoded.
+    """Return the median seconds from the start of a new process to its first text; audio is fed as fast as possible.
 
     Raises:
         ValueError: there was no text.

@@ -48,17 +48,17 @@ class Texts(NamedTuple):
 
 
 class Silence(NamedTuple):
-    """Zeros before and after an utterance, in samples."""
+    """Numbers of zero samples before and after an utterance."""
 
     before: int
-    behind: int
+    after: int
 
     def around(self, samples: np.ndarray) -> np.ndarray:
-        """Return the samples with the silence before and after them."""
+        """Return the samples with silence before and after."""
         return np.pad(samples, self)
 
 
-class OurDrive:
+class OurRuntime:
     """Decodes utterances in our runtime, as streams."""
 
     def __init__(self, model: AcousticModel, chunking: Chunking):
@@ -74,12 +74,12 @@ class OurDrive:
         return Texts(*texts)
 
 
-class WenetDrive:
-    """Decodes utterances in an emulator of a WeNet runtime, with Kaldi's features of int16 samples.
+class WenetRuntime:
+    """Decodes utterances in an emulator of a WeNet runtime, with Kaldi's features of samples in the int16 range.
 
     Args:
         runtime: the emulator, with its model.
-        known: our model of the same checkpoint, for the vocabulary and the weights of rescoring.
+        known: the same checkpoint in our runtime, for vocabulary and rescoring weights.
         mel_bins: number of mel bins of the features.
     """
 
@@ -87,11 +87,12 @@ class WenetDrive:
         self.runtime, self.known, self.mel_bins = runtime, known, mel_bins
         self.searched = AcousticModel(self, known.meta)
 
-    def decode(self, silence: Silence) -> Decode:
+    def decoder_with(self, silence: Silence) -> Decode:
+        """Return a function that decodes utterances with this silence around them."""
         return lambda utterance: self._decode(silence.around(utterance.samples))
 
     def rescore(self, encoder_out: np.ndarray, hyps: np.ndarray, hyp_lengths: np.ndarray) -> np.ndarray:
-        """Rescore hypotheses; see `Backend`. `encoder_out` is ignored, because the runtime keeps the encoder frames."""
+        """Rescore hypotheses; see `Backend`. `encoder_out` is unused, because the emulator keeps the encoder frames."""
         ids = [row[:length].tolist() for row, length in zip(hyps, hyp_lengths)]
         return np.array([self.runtime.attention_rescoring(ids, weight) for weight in (0.0, 1.0)]).T
 
@@ -111,7 +112,7 @@ class WenetDrive:
 
 
 def step_scores(log_probs: np.ndarray) -> StepScores:
-    """Convert log-probabilities (M, V) to the input of the searches."""
+    """Convert log-probabilities (M, V) to the input of our searches."""
     ids = np.argsort(-log_probs, axis=1, kind="stable")
     best = np.take_along_axis(log_probs, ids, axis=1)
     frames = len(log_probs)
@@ -120,12 +121,12 @@ def step_scores(log_probs: np.ndarray) -> StepScores:
     )
 
 
-class SherpaDrive:
+class SherpaRuntime:
     """Decodes utterances in the package sherpa_onnx, as streams.
 
     Args:
         path: path of the graph.
-        high_freq: upper end of the mel filters, which the package's constructor cannot set; None: its default.
+        high_freq: upper end of the mel filters in Hz, which has no parameter in the package; None: the default.
     """
 
     def __init__(self, path: Path, trained: TrainedModel, chunking: Chunking, high_freq: float | None):
@@ -147,7 +148,8 @@ class SherpaDrive:
         finally:
             online_recognizer.FeatureExtractorConfig = default
 
-    def decode(self, silence: Silence) -> Decode:
+    def decoder_with(self, silence: Silence) -> Decode:
+        """Return a function that decodes utterances with this silence around them."""
         return lambda utterance: self._decode(silence.around(utterance.samples))
 
     def _decode(self, samples: np.ndarray) -> Texts:

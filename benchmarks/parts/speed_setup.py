@@ -1,6 +1,6 @@
-"""The common options, audio and model of the runtime's speed benchmarks.
+"""Options, audio and model that the speed benchmarks of the runtime share.
 
-The weights are random, but the posteriors are peaked and mostly blank as with a trained CTC head.
+The weights are random, but the posteriors are peaked and mostly blank, as those of a trained CTC head.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from wenet_fusion.model.decoder import DecoderConfig
 from wenet_fusion.model.encoder_config import EncoderConfig
 from wenet_fusion.trained_model import TrainedModel
 
-BLANK_SHARE, SHARPNESS = 0.85, 20.0
+BLANK_SHARE, SHARPNESS = 0.85, 20.0  # see `sharpen`
 SAMPLE_RATE = 16000
 SEGMENT_SECONDS = 20  # length of the noise
 
@@ -62,7 +62,7 @@ def parse_settings(description: str | None, arguments: Sequence[str] | None, see
     Args:
         description: description of the benchmark.
         arguments: arguments of the command; None: those of the process.
-        seeded: the random parts, for the help of --seed.
+        seeded: what the seed determines, for the help of --seed.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15, help="turns of every call (default: 15)")
@@ -79,7 +79,7 @@ def parse_settings(description: str | None, arguments: Sequence[str] | None, see
 
 
 def noise_of(seed: int) -> np.ndarray:
-    """Return noise of SEGMENT_SECONDS."""
+    """Return SEGMENT_SECONDS of noise."""
     return np.random.default_rng(seed).normal(0, 0.1, SAMPLE_RATE * SEGMENT_SECONDS).astype(np.float32)
 
 

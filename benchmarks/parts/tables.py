@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from parts.benchmark_report import Goal
 from parts.candidates import (
+    CHANGES,
     CONFORMER,
     FLOAT16,
     FLOAT32,
@@ -16,12 +17,11 @@ from parts.candidates import (
     LINEAR,
     ONNX_FLOAT32,
     OURS,
-    STEPS,
     Candidate,
-    Step,
-    step_name,
+    Change,
+    change_name,
 )
-from parts.forms import Class
+from parts.encoder_variants import Kind
 from parts.random_models import Shape
 from parts.timing import Timing
 
@@ -29,45 +29,48 @@ from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.chunking import Chunking, chunking_label
 
 Times = Mapping[Shape, Mapping[str, Timing]]  # by shape and name of the candidate
-FLOAT_GOALS = {"onnxruntime": (1.45, 2.2), "TorchScript": (2.6, 4.5)}  # at the largest and the smallest chunk
+# Least ratios of the Conformer's time to ours; pairs are goals at the largest and at the smallest chunk.
+FLOAT_GOALS = {"onnxruntime": (1.45, 2.2), "TorchScript": (2.6, 4.5)}
 INT8_GOALS = {"": 1.9, " (stretch goal)": 2.2}
-LINEAR_GOALS = {"": (1.6, 1.8), " (stretch goal)": (1.35, 1.35)}
-BATCH_GOAL = 3.0
+LINEAR_GOALS = {"": (1.6, 1.8), " (stretch goal)": (1.35, 1.35)}  # largest ratios of a step to its linear layers
+BATCH_GOAL = 3.0  # least ratio of the time per stream, alone to in a batch
 
 
 class Best(NamedTuple):
-    name: str  # name of the form
+    """The fastest variant."""
+
+    name: str  # engine and precision
     milliseconds: float
 
 
 def best(
-    times: Mapping[str, Timing], candidates: Sequence[Candidate], model: str, kind: Class, engine: str = ""
+    times: Mapping[str, Timing], candidates: Sequence[Candidate], model: str, kind: Kind, engine: str = ""
 ) -> Best:
-    """Return the fastest form of a model in a class, on one engine or on any."""
+    """Return the fastest variant of a model and kind, on one engine or, by default, on any."""
     found = [
-        Best(candidate.form.name, times[candidate.name].median)
+        Best(candidate.variant.name, times[candidate.name].median)
         for candidate in candidates
-        if candidate.model == model and candidate.form.kind == kind and candidate.form.name.startswith(engine)
+        if candidate.model == model and candidate.variant.kind == kind and candidate.variant.name.startswith(engine)
     ]
-    return min(found, key=lambda form: form.milliseconds)
+    return min(found, key=lambda variant: variant.milliseconds)
 
 
-def forms_table(times: Times, candidates: Sequence[Candidate], chunkings: Sequence[Chunking]) -> str:
-    """Return a table of milliseconds per step of one stream, with the speed relative to the Conformer's fastest form of
-    the same class.
+def variants_table(times: Times, candidates: Sequence[Candidate], chunkings: Sequence[Chunking]) -> str:
+    """Return a table of milliseconds per step of one stream, and how many times as fast as the Conformer's fastest
+    variant of the same kind each variant is.
     """
     head = ["one stream, ms per step"]
     for chunking in chunkings:
-        head += [chunking_label(chunking), "times faster"]
+        head += [chunking_label(chunking), "times as fast"]
     rows = []
     for candidate in candidates:
-        if candidate.model == STEPS:
+        if candidate.model == CHANGES:
             continue
-        row = [f"{candidate.model}, {candidate.form.name}"]
+        row = [f"{candidate.model}, {candidate.variant.name}"]
         for chunking in chunkings:
             shape = times[Shape(chunking, 1)]
             found = shape[candidate.name].median
-            reference = best(shape, candidates, CONFORMER, candidate.form.kind).milliseconds
+            reference = best(shape, candidates, CONFORMER, candidate.variant.kind).milliseconds
             row += [f"{found:.2f}", "" if candidate.model == LINEAR else f"{reference / found:.2f}"]
         rows.append(row)
     return markdown_table(head, rows)
@@ -80,10 +83,10 @@ def batch_table(times: Times, candidates: Sequence[Candidate], batches: Sequence
     head = ["ms per step and stream", *(shape.label for shape in shapes)]
     rows = []
     for candidate in candidates:
-        if candidate.model in (STEPS, LINEAR):
+        if candidate.model in (CHANGES, LINEAR):
             continue
         cells = [times[shape][candidate.name].median / shape.batch for shape in shapes]
-        rows.append([f"{candidate.model}, {candidate.form.name}", *(f"{cell:.2f}" for cell in cells)])
+        rows.append([f"{candidate.model}, {candidate.variant.name}", *(f"{cell:.2f}" for cell in cells)])
     return markdown_table(head, rows)
 
 
@@ -109,24 +112,24 @@ def step_goals(times: Times, candidates: Sequence[Candidate], chunkings: Sequenc
 
 
 def batch_goals(times: Times, chunking: Chunking, batch: int) -> list[Goal]:
-    """Return the goals for streams in a batch."""
+    """Return the goals for the time per stream in a batch, relative to one stream alone."""
     found = []
-    for form in (FLOAT32, FLOAT16, ONNX_FLOAT32):
-        name = f"{OURS}: {form}"
+    for variant in (FLOAT32, FLOAT16, ONNX_FLOAT32):
+        name = f"{OURS}: {variant}"
         alone, together = (times[Shape(chunking, rows)][name].median / rows for rows in (1, batch))
-        what = f"{chunking_label(chunking)}, {form}: cost per stream, 1 stream / {batch} streams in a batch"
+        what = f"{chunking_label(chunking)}, {variant}: time per stream, 1 stream / {batch} streams in a batch"
         found.append(Goal(what, BATCH_GOAL, alone / together))
     return found
 
 
-def gain_table(times: Mapping[str, Timing], steps: Sequence[Step]) -> str:
-    """Return a table of the time that each change saves, relative to the Conformer's time."""
+def gain_table(times: Mapping[str, Timing], changes: Sequence[Change]) -> str:
+    """Return a table of the time after each change, and of the time that it saves in percent of the Conformer's."""
     rows = [
-        [step.what, *(f"{STEPS}: {step_name(index, form)}" for form in (FLOAT32, INT8_DYNAMIC))]
-        for index, step in enumerate(steps)
+        [change.what, *(f"{CHANGES}: {change_name(index, variant)}" for variant in (FLOAT32, INT8_DYNAMIC))]
+        for index, change in enumerate(changes)
     ]
     rows += [
-        ["packed kernels: the form that our export writes", f"{OURS}: {FLOAT32}", f"{OURS}: {INT8_DYNAMIC}"],
+        ["packed kernels, as our export writes them", f"{OURS}: {FLOAT32}", f"{OURS}: {INT8_DYNAMIC}"],
         ["weights packed in float16", f"{OURS}: {FLOAT16}", ""],
         ["int8 with constant scales", "", f"{OURS}: {INT8}"],
     ]
@@ -138,7 +141,7 @@ def gain_table(times: Mapping[str, Timing], steps: Sequence[Step]) -> str:
 
 
 def _savings(column: Sequence[float | None]) -> list[tuple[str, str]]:
-    """Return each time, and its difference from the one above in percent of the first."""
+    """Return each time, and its difference from the time above in percent of the first time."""
     cells, above = [], column[0]
     for found in column:
         if found is None:

@@ -1,23 +1,23 @@
-"""Time several calls by turns, so that disturbances of the machine affect all of them equally."""
+"""Time several functions by turns, so that other work on the machine disturbs all of them equally."""
 
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-# A sample is disturbed if another process used the processor for a larger share of its time.
+# A sample is disturbed if its thread waited for the processor during a larger share of the time.
 MAX_WAITING = 0.05
-FEWEST = 5  # undisturbed samples; if there are fewer, all samples count
+FEWEST = 5  # if there are fewer undisturbed samples than this, all samples count
 
 
 class Timing(NamedTuple):
-    """Milliseconds of one call."""
+    """Times of one function, in milliseconds."""
 
     median: float
-    low: float  # quartiles
-    high: float
-    samples: int
-    disturbed: int  # number of further samples, which do not count
+    low: float  # first quartile
+    high: float  # third quartile
+    samples: int  # number of samples that count
+    disturbed: int  # number of samples that do not count
 
 
 class _Sample(NamedTuple):
@@ -33,18 +33,18 @@ def by_turns(
     waits: bool = False,
     shared: bool = False,
 ) -> dict[str, Timing]:
-    """Give every call a turn in each round; the order rotates.
+    """Time functions by turns: in each round every function has one turn, and the order rotates from round to round.
 
-    A turn is a call to fill the caches, then `timed` measured calls.
+    A turn is one call to fill the caches, then `timed` measured calls.
 
     Args:
-        calls: the calls by name.
+        calls: the functions by name.
         rounds: number of rounds, 1 or more.
         timed: number of measured calls in a turn, 1 or more.
         tick: called after each turn.
-        waits: the calls wait for another device, so time without the processor is no disturbance.
-        shared: other work shares the core: count only the time in which this thread ran. For calls that compute in
-            this thread alone.
+        waits: the functions wait for a device or another process, so waiting is no disturbance.
+        shared: count only processor time of this thread, because other work shares the core. Use it only for functions
+            that compute in this thread alone.
     """
     samples: dict[str, list[_Sample]] = {name: [] for name in calls}
     for name in _turns(list(calls), rounds):

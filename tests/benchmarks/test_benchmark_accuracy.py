@@ -1,4 +1,4 @@
-"""The benchmark of error rates measures every form of each checkpoint, including the Conformer's."""
+"""The benchmark of error rates measures every variant of each checkpoint, including the Conformer's."""
 
 import json
 import sys
@@ -25,7 +25,7 @@ import accuracy  # noqa: E402
 CONFORMER = ("norm=layer", "activation=swish", "conv_gate=glu", "positions=rel_pos")
 
 
-def test_every_form_of_both_models_is_measured(
+def test_every_variant_of_both_models_is_measured(
     tone_run: ToneRun,
     train: Callable[..., int],
     tmp_path: Path,
@@ -45,9 +45,9 @@ def test_every_form_of_both_models_is_measured(
     output = tmp_path / "out"
     assert accuracy.main([f"ours={tone_run.checkpoint}", f"theirs={conformer}", *lists, "--output", str(output)]) == 0
     outcomes = [accuracy.Outcome(**found) for found in json.loads((output / "accuracy.json").read_text())["outcomes"]]
-    forms = {model: {found.form for found in outcomes if found.model == model} for model in ("ours", "theirs")}
-    assert len(forms["ours"]) == 7 and forms["ours"] - forms["theirs"] == {"onnxruntime int8"}
-    exact = [found for found in outcomes if found.form.endswith("float32") and found.model == "ours"]
+    variants = {model: {found.variant for found in outcomes if found.model == model} for model in ("ours", "theirs")}
+    assert len(variants["ours"]) == 7 and variants["ours"] - variants["theirs"] == {"onnxruntime int8"}
+    exact = [found for found in outcomes if found.variant.endswith("float32") and found.model == "ours"]
     assert len(exact) == 4 and all(found.changed == 0 and found.wer < 0.2 for found in exact)
     text = (output / "accuracy.md").read_text(encoding="utf-8")
-    assert all(f"| {found.model}, {found.form} |" in text for found in outcomes) and text in capsys.readouterr().out
+    assert all(f"| {found.model}, {found.variant} |" in text for found in outcomes) and text in capsys.readouterr().out

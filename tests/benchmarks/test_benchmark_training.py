@@ -22,9 +22,17 @@ from parts.timing import Timing
 from parts.training.loader_speed import Speeds
 from parts.training.step_memory import TOY, TOY_DECODER, Memory
 from parts.training.step_time import NORM_ALONE, WENETS, find_goals
-from parts.training.training_subject import KEPT, PRECISIONS, Form, Plan, Subject, checkpoint_activations, saved_bytes
+from parts.training.training_setup import (
+    ACTIVATIONS,
+    PRECISIONS,
+    SetupSpec,
+    StepVariant,
+    TrainingSetup,
+    checkpoint_activations,
+    saved_bytes,
+)
 from parts.training.wenet_package import import_wenet
-from parts.training.wenet_subject import WenetSubject
+from parts.training.wenet_setup import WenetTrainingSetup
 
 
 def test_the_section_loader_measures_every_format(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -37,9 +45,9 @@ def test_the_section_loader_measures_every_format(tmp_path: Path, capsys: pytest
     assert text in capsys.readouterr().out and "| flac 16 kHz | " in text
 
 
-def test_the_limit_is_the_largest_step_up_to_changes_of_speed() -> None:
-    assert Speeds(1.0, 1.5, 4.0, 4.5, 5.0, 50.0).limit() == "resampling (50 %)"
-    assert Speeds(3.0, 3.5, 4.0, 4.5, 5.0, 50.0).limit() == "decoder (60 %)"
+def test_the_bottleneck_is_the_stage_that_adds_most_time_up_to_speed_perturbation() -> None:
+    assert Speeds(1.0, 1.5, 4.0, 4.5, 5.0, 50.0).bottleneck() == "resampling (50 %)"
+    assert Speeds(3.0, 3.5, 4.0, 4.5, 5.0, 50.0).bottleneck() == "decoder (60 %)"
 
 
 FAKE_WENET = """
@@ -84,15 +92,15 @@ def fake_wenet(tmp_path: Path, no_wenet: None) -> Path:
 
 
 def check_steps(folder: Path | None, precisions: Sequence[Precision]) -> None:
-    plan = Plan(TOY, TOY_DECODER, BatchSize(rows=2, seconds=1.0, tokens=3), seed=0, wenet=folder)
-    subject = WenetSubject(plan, tuple(precisions))
+    spec = SetupSpec(TOY, TOY_DECODER, BatchSize(rows=2, seconds=1.0, tokens=3), seed=0, wenet=folder)
+    setup = WenetTrainingSetup(spec, tuple(precisions))
     for precision in precisions:
-        before = [parameter.clone() for parameter in subject.model.parameters()]
-        step = subject.call(precision, "default")
+        before = [parameter.clone() for parameter in setup.model.parameters()]
+        step = setup.call(precision, "default")
         step()
-        changed = [bool((old != new).any()) for old, new in zip(before, subject.model.parameters())]
-        assert sum(changed) > 0.9 * len(changed) and saved_bytes(subject.model, step) > 0
-        assert all(bool(torch.isfinite(parameter).all()) for parameter in subject.model.parameters())
+        changed = [bool((old != new).any()) for old, new in zip(before, setup.model.parameters())]
+        assert sum(changed) > 0.9 * len(changed) and saved_bytes(setup.model, step) > 0
+        assert all(bool(torch.isfinite(parameter).all()) for parameter in setup.model.parameters())
 
 
 def test_wenets_package_is_imported_from_its_folder(fake_wenet: Path) -> None:
@@ -116,12 +124,12 @@ def test_a_folder_without_wenets_package_is_explained(tmp_path: Path, no_wenet: 
 
 def test_the_step_of_wenets_own_model_has_a_goal() -> None:
     milliseconds = {OURS: 60.0, CONFORMER: 100.0, NORM_ALONE: 80.0, WENETS: 96.0}
-    names = {Form(model, "float32", "default").name: value for model, value in milliseconds.items()}
+    names = {StepVariant(model, "float32", "default").name: value for model, value in milliseconds.items()}
     times = {name: Timing(value, value, value, 5, 0) for name, value in names.items()}
     goals = {goal.what: goal for goal in find_goals(times, {name: Memory(1, 2) for name in names}, ["float32"])}
     goal = goals[f"step of {OURS} to {WENETS}"]
     assert (goal.wanted, goal.found, goal.met) == (0.65, 0.625, True)
-    del times[Form(WENETS, "float32", "default").name]
+    del times[StepVariant(WENETS, "float32", "default").name]
     assert len(find_goals(times, {name: Memory(1, 2) for name in names}, ["float32"])) == len(goals) - 2
 
 
@@ -136,9 +144,11 @@ def test_the_section_step_measures_models_precisions_and_ranks(
     assert len(record["steps"]) == 6 + has_wenet and len(record["goals"]) == 4 + 2 * has_wenet
     for numbers in record["steps"].values():
         assert numbers["median"] > 0 and numbers["saved"] > 0 and numbers["peak"] > 0
-    assert Form("FusionFormer", "float32", "layer inputs kept").name in record["steps"]
+    assert StepVariant("FusionFormer", "float32", "layer inputs kept").name in record["steps"]
     for found in record["ranks"].values():
-        assert list(found) == ["one", "two that share nothing", "two"] and found["two"]["median"] > 0
+        assert (
+            list(found) == ["one rank", "two independent trainings", "two ranks"] and found["two ranks"]["median"] > 0
+        )
     text = (tmp_path / "training_step.md").read_text(encoding="utf-8")
     said = "WeNet's code as Rev.com ships it" if has_wenet else "WeNet's own code is no part of this repository"
     assert text in capsys.readouterr().out and said in text
@@ -147,16 +157,16 @@ def test_the_section_step_measures_models_precisions_and_ranks(
 def test_steps_keep_the_requested_activations() -> None:
     """Recomputing more keeps fewer activations, and one choice does not affect the next."""
     encoder = EncoderConfig(dim=16, layers=2, heads=2, feed_forward=256, conv_kernel=4, subsampling_channels=4)
-    plan = Plan(encoder, DecoderConfig(1, 1, 2, 32), BatchSize(rows=2, seconds=1.0, tokens=3), seed=0)
-    subject = Subject(plan, ("float32",))
-    kept = {name: saved_bytes(subject.model, subject.call("float32", name)) for name in (*KEPT, *KEPT)}
+    spec = SetupSpec(encoder, DecoderConfig(1, 1, 2, 32), BatchSize(rows=2, seconds=1.0, tokens=3), seed=0)
+    setup = TrainingSetup(spec, ("float32",))
+    kept = {name: saved_bytes(setup.model, setup.call("float32", name)) for name in (*ACTIVATIONS, *ACTIVATIONS)}
     assert kept["default"] > kept["layer inputs kept"] > 0
     types = []
     for name in ("layer inputs kept", "default"):
-        checkpoint_activations(subject.model, KEPT[name])
-        types.append({type(module).__name__ for module in subject.model.modules()})
+        checkpoint_activations(setup.model, ACTIVATIONS[name])
+        types.append({type(module).__name__ for module in setup.model.modules()})
     assert "RecomputedChain" in types[0] and not any(name.startswith("Recomputed") for name in types[1])
-    assert all(bool(torch.isfinite(parameter).all()) for parameter in subject.model.parameters())
+    assert all(bool(torch.isfinite(parameter).all()) for parameter in setup.model.parameters())
 
 
 def test_the_section_start_measures_a_separate_process(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""The benchmarks compare the right forms, and their tables hold the measurements."""
+"""The benchmarks compare the right variants, and their tables hold the measurements."""
 
 import json
 import sys
@@ -32,8 +32,8 @@ import runtime_speed as runtime_benchmark  # noqa: E402
 from encoder_speed import QUICK  # noqa: E402
 from parts import candidates, runtime_calls  # noqa: E402
 from parts.benchmark_report import Goal  # noqa: E402
-from parts.candidates import CONFORMER, INT8, OURS, STEPS, Builder, step_name, steps  # noqa: E402
-from parts.forms import features_of, write_graph  # noqa: E402
+from parts.candidates import CHANGES, CONFORMER, INT8, OURS, Builder, change_name, changes  # noqa: E402
+from parts.encoder_variants import features_of, write_graph  # noqa: E402
 from parts.random_models import EncoderStep, Shape, conformer, fresh_state, random_model, sharpen  # noqa: E402
 from parts.timing import Timing, by_turns  # noqa: E402
 
@@ -117,13 +117,13 @@ def test_the_graph_equals_the_encoder(tmp_path: Path) -> None:
         assert norms == (0 if config == QUICK.encoder else 6 * config.layers)
 
 
-def test_the_steps_lead_from_the_conformer_to_the_fusionformer() -> None:
-    found = steps(QUICK.encoder)
+def test_the_changes_lead_from_the_conformer_to_the_fusionformer() -> None:
+    found = changes(QUICK.encoder)
     assert found[0].config == conformer(QUICK.encoder) and found[-1].config == QUICK.encoder
-    assert [step.separate for step in found] == [True] * 4 + [False] * 2
+    assert [change.separate for change in found] == [True] * 4 + [False] * 2
     left = []
-    for step in found:
-        script = torch.jit.script(EncoderStep(builder().plain(step.config, step.separate)).eval())
+    for change in found:
+        script = torch.jit.script(EncoderStep(builder().plain(change.config, change.separate)).eval())
         counts = operators(reloaded(script).inlined_graph)
         left.append((sum(matching(counts, NORM_OPERATORS).values()), sum(matching(counts, ("silu", "glu")).values())))
     assert left[0] == (6 * 2, 4 * 2) and left[1] == (0, 4 * 2) and left[2:] == [(0, 0)] * 4
@@ -176,7 +176,9 @@ def test_the_encoder_benchmark_reports_what_it_measured(tmp_path: Path, capsys: 
     goal, stretch = [goal for goal in record["goals"] if goal["what"].startswith("2/4, int8")]
     assert goal["found"] == stretch["found"] == pytest.approx(theirs / ours)
     assert (goal["wanted"], stretch["wanted"]) == (1.9, 2.2) and stretch["what"].endswith("(stretch goal)")
-    assert f"| LayerNorm Conformer | {times[f'{STEPS}: {step_name(0, candidates.FLOAT32)}']['median']:.2f} |" in text
+    assert (
+        f"| LayerNorm Conformer | {times[f'{CHANGES}: {change_name(0, candidates.FLOAT32)}']['median']:.2f} |" in text
+    )
     assert times[f"{candidates.LINEAR}: {INT8}"]["median"] > 0 and times[f"{OURS}: {INT8}"]["median"] > 0
 
 

@@ -32,7 +32,7 @@ import dynamic_batching  # noqa: E402
 import serving  # noqa: E402
 from aiohttp import ClientSession, WSMsgType, web  # noqa: E402
 from aiohttp.test_utils import TestServer  # noqa: E402
-from parts.serving.serving_clients import Clients, Plan  # noqa: E402
+from parts.serving.serving_clients import ClientPlan, Clients  # noqa: E402
 from parts.serving.serving_memory import one_long_stream, sessions_in_sequence  # noqa: E402
 from parts.serving.serving_sessions import Server  # noqa: E402
 
@@ -87,7 +87,9 @@ def test_clients_measure_from_the_end_of_a_chunk_and_of_the_audio() -> None:
         app = web.Application()
         app.router.add_get("/", slow_server)
         async with TestServer(app) as server, ClientSession() as http:
-            plan = Plan(str(server.make_url("/")), "", RATE, 4, sessions=3, seconds=1.2, spread_seconds=0.1, seed=0)
+            plan = ClientPlan(
+                str(server.make_url("/")), "", RATE, 4, sessions=3, seconds=1.2, spread_seconds=0.1, seed=0
+            )
             clients = Clients(plan, http, recordings)
             await clients.run()
             return clients
@@ -119,20 +121,20 @@ def test_the_serving_benchmark_reports_what_it_measured(
     record = json.loads((tmp_path / "serving.json").read_text(encoding="utf-8"))
     text = (tmp_path / "serving.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out == text
-    larges = ("large encoder", "large encoder, onnxruntime")
-    plans = [f"{name}, {count} at once" for name in larges for count in (1, 4)]
+    large_models = ("large encoder", "large encoder, onnxruntime")
+    plans = [f"{name}, {count} at once" for name in large_models for count in (1, 4)]
     assert list(record["live"]) == [*plans, "trained model, 4 at once"]
     for live in record["live"].values():
         assert live["wrong"] == 0 and live["errors"] == [] and live["streams_per_step"] >= 1
         assert 0 < live["delays_ms"][1] < 2000 and live["sessions"] >= 1 and live["cores"] > 0
     assert record["live"]["trained model, 4 at once"]["sessions"] >= 4
-    assert list(record["throughput"]) == [f"{name}, chunk 8" for name in larges]
+    assert list(record["throughput"]) == [f"{name}, chunk 8" for name in large_models]
     assert all(value > 0 for rates in record["throughput"].values() for value in rates.values())
     growth = [memory["largest"] / memory["before"] for memory in record["memory"].values()]
     goals = [goal["found"] for goal in record["goals"] if "largest memory" in goal["what"]]
     assert goals == pytest.approx(growth) and all(0.5 < each < 1.5 for each in growth)
     assert {name: 0 < start["load"] < 60 for name, start in record["starts"].items()} == {
-        **dict.fromkeys(larges, True), "trained model": True
+        **dict.fromkeys(large_models, True), "trained model": True
     }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("onnxruntime", reason="the benchmarks need onnxruntime, an optional extra")
 import comparison
 from parts.comparison.comparison_tables import headline_table
-from parts.comparison.execution import Ended, Worker, drive, progress, run_comparison
+from parts.comparison.execution import CommandResult, Worker, progress, run_comparison, run_tasks
 from parts.comparison.findings import collect
 from parts.comparison.grid import grid_runs, plan
 from parts.comparison.outcomes import (
@@ -44,7 +44,7 @@ def worker(study, tmp_path: Path, command: FakeCommand) -> tuple[Worker, RunFold
 
 def work(study, tmp_path: Path, command: FakeCommand, jobs: int = 1) -> dict[Task, str]:
     doing, folders = worker(study, tmp_path, command)
-    return drive(study, folders, doing.do, jobs, lambda line: None)
+    return run_tasks(study, folders, doing.do, jobs, lambda line: None)
 
 
 def test_killed_and_finished_trainings_are_resumed_and_skipped(tmp_path: Path) -> None:
@@ -146,7 +146,9 @@ def test_tables_are_made_from_records_without_training(tmp_path: Path) -> None:
         tasks = plan(study, folders).tasks
     elsewhere, other = RunFolders(tmp_path / "other", tmp_path / "records"), FakeCommand(command.wer)
     assert plan(study, elsewhere).tasks == tasks and {task.kind for task in tasks} == {"evaluate"}
-    assert drive(study, elsewhere, Worker(study, tmp_path / "data", elsewhere, other).do, 1, lambda line: None) == {}
+    assert (
+        run_tasks(study, elsewhere, Worker(study, tmp_path / "data", elsewhere, other).do, 1, lambda line: None) == {}
+    )
     assert [call[0] for call in other.calls] == ["train", "evaluate"] * len(tasks)
     assert plan(study, RunFolders(tmp_path / "nowhere", tmp_path / "records")).tasks == ()
     names = {path.name for path in (tmp_path / "records").rglob("*") if path.is_file()}
@@ -231,11 +233,11 @@ def test_real_trainings_from_the_lists_to_the_tables(tone_run, tmp_path: Path, m
     )  # fmt: skip
     folders = RunFolders(tmp_path / "exp")
 
-    def command(arguments: list[str], output: Path) -> Ended:
+    def command(arguments: list[str], output: Path) -> CommandResult:
         output.write_text("in this process\n")
-        return Ended(run(*arguments), 1.0)
+        return CommandResult(run(*arguments), 1.0)
 
-    assert drive(study, folders, Worker(study, data, folders, command).do, 1, lambda line: None) == {}
+    assert run_tasks(study, folders, Worker(study, data, folders, command).do, 1, lambda line: None) == {}
     assert plan(study, folders).tasks == () and folders.times("toy")["not_exported"].keys() == {"batch_norm_in_place"}
     compared = [found.equal_updates for found in collect(study, folders)[0].configurations]
     assert [len(item.runs) for item in compared] == [1] * len(CONFIGURATIONS)

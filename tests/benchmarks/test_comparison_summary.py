@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("onnxruntime", reason="the benchmarks need onnxruntime, an optional extra")
 import comparison
 from parts.comparison.comparison_page import quote
-from parts.comparison.execution import Worker, drive
+from parts.comparison.execution import Worker, run_tasks
 from parts.comparison.grid import plan
 from parts.comparison.outcomes import RunFolders
 from parts.comparison.seed_intervals import Errors, evaluation_record, read_errors, relative_difference, seed_interval
@@ -101,7 +101,7 @@ def test_the_page_holds_every_finished_run(tmp_path: Path, capsys: pytest.Captur
     def wer(folder: Path) -> float | None:
         return None if folder.parent.name == "no_norms" else abs(float(folder.name[4:].split("_")[0]) - 0.002) + 0.01
 
-    assert drive(study, folders, Worker(study, tmp_path, folders, FakeCommand(wer)).do, 1, lambda line: None) == {}
+    assert run_tasks(study, folders, Worker(study, tmp_path, folders, FakeCommand(wer)).do, 1, lambda line: None) == {}
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- comparison_toy -->\n<!-- end -->\nafter\n")
     assert summarise(study, tmp_path, "--page", page) == 0

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from encoder_speed import QUICK  # noqa: E402
 from parts.candidates import Builder  # noqa: E402
-from parts.forms import static_conformer, write_graph  # noqa: E402
+from parts.encoder_variants import static_conformer, write_graph  # noqa: E402
 from parts.random_models import EncoderStep, Shape, conformer, fresh_state  # noqa: E402
 
 SHAPE = Shape(Chunking(4, 2), 2)

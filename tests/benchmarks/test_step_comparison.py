@@ -1,4 +1,4 @@
-"""The comparison of steps times every form in one table."""
+"""The comparison of steps times every variant in one table."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 import step_comparison  # noqa: E402
 
 
-def test_all_forms_take_turns(installed_kernels: ModuleType, tmp_path: Path) -> None:
+def test_all_variants_take_turns(installed_kernels: ModuleType, tmp_path: Path) -> None:
     arguments = ["--quick", "--timed", "1", "--batches", "1", "2", "--output", str(tmp_path)]
     assert step_comparison.main(arguments) == 0
     record = json.loads((tmp_path / "step_comparison.json").read_text())
@@ -33,4 +33,4 @@ def test_all_forms_take_turns(installed_kernels: ModuleType, tmp_path: Path) -> 
 
 def test_a_folder_without_exports_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has none of final.zip, final_quant.zip, encoder.onnx"):
-        step_comparison.wenet_subjects(tmp_path, step_comparison.CHUNKINGS[0])
+        step_comparison.wenet_models(tmp_path, step_comparison.CHUNKINGS[0])

@@ -17,7 +17,7 @@ from wenet_fusion.model.layers.norm import estimating_statistics, norms
 from wenet_fusion.model.layers.recomputation import RecomputedChain, recompute_activations
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-from parts.training.training_subject import saved_bytes
+from parts.training.training_setup import saved_bytes
 
 pytestmark = pytest.mark.usefixtures("float64")
 

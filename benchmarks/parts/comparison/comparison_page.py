@@ -61,7 +61,7 @@ def _record(found: SizeFindings) -> dict[str, Any]:
 
 
 def _configuration(item: Findings) -> dict[str, Any]:
-    choice = item.chosen.choice
+    choice = item.grid_state.choice
     return {
         "name": item.configuration.name,
         "settings": item.configuration.settings,
@@ -86,7 +86,7 @@ def quote(page: Path, name: str, text: str) -> None:
     """Replace the quoted text in a document, between <!-- comparison_NAME --> and <!-- end -->.
 
     Raises:
-        ValueError: the document does not have these marks.
+        ValueError: the document lacks these comments.
     """
     written = page.read_text(encoding="utf-8")
     place = re.compile(rf"(<!-- comparison_{re.escape(name)} -->\n)(?:.*?\n)?(<!-- end -->)", re.DOTALL)

@@ -1,4 +1,4 @@
-"""Draw a comparison: training losses, dev errors over processor time, dev errors over the learning rate."""
+"""Draw a comparison: training loss over updates, dev WER over processor time, dev WER over the learning rate."""
 
 import sys
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from pictures import BLUE, GRID, PALE_BLUE, PALE_INK, RED, YELLOW, load_pyplot
 
 GREEN = "#5f9c6b"
 COLOURS = (PALE_INK, YELLOW, RED, GREEN, PALE_BLUE, BLUE)  # in the order of CONFIGURATIONS
-HIGHEST, LOWEST = 100.0, 0.3  # percent; errors beyond are drawn at these, on a logarithmic scale
+HIGHEST, LOWEST = 100.0, 0.3  # percent; larger and smaller error rates are drawn at these limits
 
 
 def draw(sizes: Sequence[SizeFindings], path: Path) -> None:
-    """Draw a row of panels for each size: the best runs, and all runs by learning rate. Raises OSError."""
+    """Draw a row of three panels for each size; see this module's docstring. Raises OSError without matplotlib."""
     plt = load_pyplot()
     figure, axes = plt.subplots(len(sizes), 3, figsize=(14, 4 * len(sizes)), squeeze=False)
     for row, found in zip(axes, sizes):

@@ -6,18 +6,18 @@ from parts.comparison.study import BASELINE, Study
 
 from wenet_fusion.evaluation.report.markdown import markdown_table
 
-HEADLINE: Condition = ("ctc_greedy_search", "16/4")  # greedy search has no weights that were tuned for one model
+HEADLINE: Condition = ("ctc_greedy_search", "16/4")  # greedy search has no weights to tune, which could favour a model
 EMPTY = "–"
 
 
 def headline_condition(study: Study) -> Condition:
-    """Return the condition of the headline: greedy search at the most common chunking, if they were evaluated."""
+    """Return the condition of the headline: HEADLINE, or another search or chunking if the study lacks one of these."""
     mode = HEADLINE[0] if HEADLINE[0] in study.modes else study.modes[0]
     return mode, HEADLINE[1] if HEADLINE[1] in study.chunkings else study.chunkings[-1]
 
 
 def headline_table(found: SizeFindings, study: Study) -> str:
-    """Return a line per configuration; unfinished results are marked instead of numbers."""
+    """Return the headline table, with a row per configuration. A dash stands for a missing result."""
     condition = headline_condition(study)
     head = ["configuration", "rate, warm-up", "diverged", "WER, %", "to LayerNorm, %", "WER at equal time, %"]
     head += ["parameters of the encoder", "step", "update"]
@@ -42,12 +42,12 @@ def headline_table(found: SizeFindings, study: Study) -> str:
 
 
 def _choice(item: Findings) -> str:
-    if item.chosen.choice is not None:
-        edge = " (edge)" if item.chosen.choice.at_edge else ""
-        return f"{item.chosen.choice.rate:g}, {item.chosen.choice.warmup}{edge}"
-    if not item.chosen.missing:
+    if item.grid_state.choice is not None:
+        edge = " (edge)" if item.grid_state.choice.at_edge else ""
+        return f"{item.grid_state.choice.rate:g}, {item.grid_state.choice.warmup}{edge}"
+    if not item.grid_state.missing:
         return "all runs diverged"
-    return f"{len(item.grid)} of {len(item.grid) + len(item.chosen.missing)} runs"
+    return f"{len(item.grid)} of {len(item.grid) + len(item.grid_state.missing)} runs"
 
 
 def _rate(compared: Compared | None, condition: Condition) -> str:
@@ -84,8 +84,8 @@ def _step_ratio(found: SizeFindings, folder: str) -> str:
 
 
 def grid_table(found: SizeFindings) -> str:
-    """Return the dev error of every run of the grid, with a line per configuration and warm-up."""
-    rates = sorted({rate for item in found.configurations for rate in item.chosen.rates})
+    """Return the dev errors of the grid: a row per configuration and warm-up, a column per learning rate."""
+    rates = sorted({rate for item in found.configurations for rate in item.grid_state.rates})
     rows = []
     for item in found.configurations:
         runs = {(run.warmup, run.rate): outcome for run, outcome in item.grid.items()}
@@ -104,7 +104,7 @@ def grid_table(found: SizeFindings) -> str:
 
 
 def error_tables(found: SizeFindings, at_equal_time: bool) -> str:
-    """Return the test errors in every mode and chunking, with a line per configuration."""
+    """Return the test errors: a row per configuration, a column per search mode and chunking."""
     shown = []
     for item in found.configurations:
         compared = item.equal_time if at_equal_time else item.equal_updates
@@ -123,7 +123,7 @@ def error_tables(found: SizeFindings, at_equal_time: bool) -> str:
 
 
 def training_table(found: SizeFindings) -> str:
-    """Return gradient norms and training times of the best run of each configuration."""
+    """Return gradient norms and training times of each configuration's best run."""
     head = ["best run so far", "gradient norm, median", "99 %", "clipped", "seconds of training", "processor seconds"]
     rows = []
     for item in found.configurations:

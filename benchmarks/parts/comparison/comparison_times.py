@@ -1,4 +1,4 @@
-"""Time an update and a streaming step of every configuration of a size, by turns in one process.
+"""Time a training update and a streaming step of every configuration of a size, by turns in one process.
 
 Shapes: B utterances, N samples.
 """
@@ -35,7 +35,7 @@ TOKENS_PER_SECOND = 2
 
 
 def measure_times(study: Study, size: str, data_dir: Path, output: Path) -> None:
-    """Time every configuration of a size, and write the medians in milliseconds to a JSON file."""
+    """Time every configuration of a size, and write the times in milliseconds to a JSON file."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -55,7 +55,7 @@ def measure_times(study: Study, size: str, data_dir: Path, output: Path) -> None
 
 
 def untrained(study: Study, size: str, configuration: Configuration, data_dir: Path) -> TrainedModel:
-    """Return a model with random weights, also in its norms."""
+    """Return a model with random weights and random normalisation parameters."""
     config = recipe_of(study, size, configuration, data_dir)
     tokenizer = build_tokenizer(config.tokenizer, Path())
     torch.manual_seed(0)
@@ -72,7 +72,7 @@ def parameters(model: torch.nn.Module) -> int:
 def _steps(models: dict[Configuration, TrainedModel]) -> dict[str, Any]:
     """Time a step of the exported file of each configuration at every chunk size, from samples to scores.
 
-    A configuration that cannot be exported has no step, but a reason in "not_exported".
+    Configurations that cannot be exported are listed in "not_exported", with the reason.
     """
     loaded, refused = {}, {}
     with tempfile.TemporaryDirectory() as folder:

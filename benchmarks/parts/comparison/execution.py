@@ -1,4 +1,4 @@
-"""Run the tasks of a comparison, with a process for each training or evaluation; interrupted ones are resumed."""
+"""Run the tasks of a comparison, each training and evaluation in its own process; resume interrupted ones."""
 
 import os
 import signal
@@ -23,18 +23,18 @@ from wenet_fusion_runtime.files import hold_lock, write_text
 from wenet_fusion.provenance import commit, processor
 
 OUTPUT, PROCESSOR_SECONDS = "train.out", "processor_seconds"
-SPENT = ("training_state*.pt", "largest_batch*", "step_*.pt.part")  # files that a finished run no longer needs
+OBSOLETE_FILES = ("training_state*.pt", "largest_batch*", "step_*.pt.part")  # deleted when a run has finished
 ROOT = Path(__file__).resolve().parents[3]
 
 
-class Ended(NamedTuple):
-    """The end of a command."""
+class CommandResult(NamedTuple):
+    """The exit status and the processor time of a command."""
 
     status: int
     processor_seconds: float
 
 
-Command = Callable[[list[str], Path], Ended]  # arguments of wenet-fusion, file that receives its output
+Command = Callable[[list[str], Path], CommandResult]  # (arguments of wenet-fusion, file for its output) -> result
 
 
 class Processes:
@@ -48,7 +48,7 @@ class Processes:
         self._running: set[subprocess.Popen] = set()
         self._lock = threading.Lock()
 
-    def __call__(self, arguments: list[str], output: Path) -> Ended:
+    def __call__(self, arguments: list[str], output: Path) -> CommandResult:
         """Run a command to its end."""
         with open(output, "ab") as file:
             command = [sys.executable, "-m", "wenet_fusion.cli", *arguments]
@@ -59,7 +59,7 @@ class Processes:
             process.returncode = os.waitstatus_to_exitcode(status)
             with self._lock:
                 self._running.discard(process)
-        return Ended(process.returncode, usage.ru_utime + usage.ru_stime)
+        return CommandResult(process.returncode, usage.ru_utime + usage.ru_stime)
 
     def stop(self) -> None:
         """Ask all commands to save their state and end."""
@@ -69,7 +69,7 @@ class Processes:
 
 
 class Worker:
-    """Does tasks; several threads may use it at the same time.
+    """Runs tasks; several threads may use it at the same time.
 
     Args:
         study: settings of the comparison.
@@ -87,10 +87,10 @@ class Worker:
         self._commit, self._machine = commit(ROOT), processor()
 
     def do(self, task: Task) -> str:
-        """Do a task and return a line about it.
+        """Run a task and return a line about its result.
 
         Raises:
-            ValueError, OSError: the task failed for another reason than divergence; the message names its output.
+            ValueError, OSError: the task failed, but not by divergence; the message names the file of its output.
         """
         if task.run is None:
             measure_times(self._study, task.size, self._data_dir, self._folders.times_path(task.size))
@@ -106,9 +106,9 @@ class Worker:
         config = ["--config", self._study.train_config, "--train_data", self._list("train"), "--dev_data"]
         command = ["train", *config, self._list("dev"), "--model_dir", str(folder), "--device", self._device]
         ended = self._command([*command, *run_overrides(self._study, run, self._data_dir)], folder / OUTPUT)
-        spent = folder / PROCESSOR_SECONDS  # total of all processes that trained this run
+        spent = folder / PROCESSOR_SECONDS  # sum over all processes that trained this run
         seconds = ended.processor_seconds + (float(spent.read_text()) if spent.exists() else 0.0)
-        write_text(spent, f"{seconds:.1f}\n")  # in one step: other threads read it, and the process may be killed
+        write_text(spent, f"{seconds:.1f}\n")  # atomically: other threads read it, and this process may be killed
         last_line = last_line_of(folder / OUTPUT)
         if ended.status and DIVERGED not in last_line:
             raise OSError(f"{folder / OUTPUT}: the training ended with status {ended.status}: {last_line}")
@@ -120,7 +120,7 @@ class Worker:
         course = course_of(log, warmup_of(self._study, run), clip_norm_of(self._study))
         outcome = replace(outcome, processor_seconds=seconds, commit=self._commit, machine=self._machine, course=course)
         self._folders.write_outcome(run, outcome)
-        for pattern in SPENT:
+        for pattern in OBSOLETE_FILES:
             for path in folder.glob(pattern):
                 path.unlink(missing_ok=True)
         if outcome.status == "diverged":
@@ -130,7 +130,7 @@ class Worker:
     def _evaluate(self, run: RunSpec) -> str:
         folder = self._folders.path(run)
         if not any(folder.glob("step_*.pt")):
-            self._train(run)  # only the record exists: train again, to get a checkpoint
+            self._train(run)  # the record exists without a checkpoint: train again
         checkpoint = max(folder.glob("step_*.pt"))
         command = ["evaluate", "--checkpoint", str(checkpoint), "--data", self._list("test")]
         command += ["--result_dir", str(folder / "results"), "--modes", *self._study.modes]
@@ -170,13 +170,13 @@ def progress(study: Study, folders: RunFolders) -> Progress:
     return Progress(now.finished, now.trainings, sum(seconds) / len(seconds) if seconds else 0.0)
 
 
-def drive(
-    study: Study, folders: RunFolders, do: Callable[[Task], str], jobs: int, tell: Callable[[str], None]
+def run_tasks(
+    study: Study, folders: RunFolders, do: Callable[[Task], str], jobs: int, log_line: Callable[[str], None]
 ) -> dict[Task, str]:
-    """Do all tasks, `jobs` at the same time, until none is left; return the failed ones with their reasons.
+    """Run all tasks, `jobs` at the same time; return the failed ones with their reasons.
 
-    The next task is chosen after each one that ends, because the grid grows if its best rate is at an edge. A failed
-    task is left for the next call.
+    After each task, the plan is made again, because the grid grows if its best rate is at an edge. A failed task is not
+    repeated; the next call of this function tries it again.
     """
     failed: dict[Task, str] = {}
     running: dict[Future[str], Task] = {}
@@ -184,22 +184,22 @@ def drive(
         while True:
             busy = {*running.values(), *failed}
             for task in [task for task in plan(study, folders).tasks if task not in busy][: jobs - len(running)]:
-                tell(f"begin {task.label}")
+                log_line(f"begin {task.label}")
                 running[pool.submit(do, task)] = task
             if not running:
                 return failed
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 task = running.pop(future)
                 try:
-                    tell(f"{task.label}: {future.result()}")
+                    log_line(f"{task.label}: {future.result()}")
                 except (ValueError, OSError) as error:
                     failed[task] = str(error)
-                    tell(f"{task.label}: FAILED: {error}")
-                tell(progress(study, folders).line(jobs))
+                    log_line(f"{task.label}: FAILED: {error}")
+                log_line(progress(study, folders).line(jobs))
 
 
 def run_comparison(study: Study, data_dir: Path, folders: RunFolders, jobs: int, device: str) -> int:
-    """Do the remaining tasks of a comparison; return 1 if one failed. After SIGTERM, another call resumes them."""
+    """Run the remaining tasks of a comparison; return 1 if one failed. After SIGTERM, another call resumes them."""
     folder = folders.folder
     folder.mkdir(parents=True, exist_ok=True)
     lock = hold_lock(
@@ -214,7 +214,7 @@ def run_comparison(study: Study, data_dir: Path, folders: RunFolders, jobs: int,
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
-        failed = drive(
+        failed = run_tasks(
             study, folders, worker.do, jobs, lambda line: print(f"{time.strftime('%F %T')} {line}", flush=True)
         )
     except KeyboardInterrupt:

@@ -2,18 +2,18 @@
 
 from typing import Any, NamedTuple
 
-from parts.comparison.grid import Choice, Chosen, choose, compared_runs, updates_at_equal_time
+from parts.comparison.grid import Choice, GridState, choose, compared_runs, updates_at_equal_time
 from parts.comparison.outcomes import Outcome, RunFolders
 from parts.comparison.seed_intervals import Condition, Errors, read_errors
 from parts.comparison.study import BASELINE, CONFIGURATIONS, Configuration, RunSpec, Study, equal_updates
 
 
 class Compared(NamedTuple):
-    """Results of the finished runs of all seeds with the chosen settings."""
+    """Results over seeds, at the chosen settings: errors of the evaluated runs, and the number of diverged runs."""
 
     updates: int
-    wanted: int  # number of seeds
-    runs: tuple[RunSpec, ...]  # evaluated runs
+    wanted: int  # planned number of seeds
+    runs: tuple[RunSpec, ...]  # runs that have been evaluated
     errors: dict[Condition, Errors]
     diverged: int  # number of seeds that diverged
 
@@ -22,7 +22,7 @@ class Findings(NamedTuple):
     """Results of one configuration at one size."""
 
     configuration: Configuration
-    chosen: Chosen
+    grid_state: GridState
     grid: dict[RunSpec, Outcome]
     equal_updates: Compared | None  # None: the settings are not chosen yet
     equal_time: Compared | None
@@ -66,16 +66,16 @@ def collect(study: Study, folders: RunFolders) -> list[SizeFindings]:
 
 
 def _findings(study: Study, size: str, configuration: Configuration, folders: RunFolders) -> Findings:
-    chosen = choose(study, size, configuration, folders)
-    grid = {run: outcome for run in chosen.runs if (outcome := folders.outcome(run)) is not None}
+    state = choose(study, size, configuration, folders)
+    grid = {run: outcome for run in state.runs if (outcome := folders.outcome(run)) is not None}
     same = at_equal_time = None
-    if chosen.choice is not None:
-        same = _compared(study, size, configuration, chosen.choice, equal_updates(study, size), folders)
+    if state.choice is not None:
+        same = _compared(study, size, configuration, state.choice, equal_updates(study, size), folders)
         seconds = folders.update_seconds(size)
         if study.equal_time and seconds is not None:
             updates = updates_at_equal_time(study, size, configuration, seconds)
-            at_equal_time = _compared(study, size, configuration, chosen.choice, updates, folders)
-    return Findings(configuration, chosen, grid, same, at_equal_time)
+            at_equal_time = _compared(study, size, configuration, state.choice, updates, folders)
+    return Findings(configuration, state, grid, same, at_equal_time)
 
 
 def _compared(

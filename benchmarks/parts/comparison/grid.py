@@ -1,10 +1,10 @@
-"""Decide from the outcomes so far which runs come next: the grid, its edges, the seeds, and equal processor time."""
+"""Decide which runs come next: the grid of settings, its extensions, the seeds, and runs at equal processor time."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, zip_longest
 from typing import NamedTuple
 
-from parts.comparison.outcomes import Found, Outcome
+from parts.comparison.outcomes import Outcome, RunOutcomes
 from parts.comparison.study import (
     BASELINE,
     CONFIGURATIONS,
@@ -16,7 +16,7 @@ from parts.comparison.study import (
     equal_updates,
 )
 
-SAME_TIME = 0.02  # relative difference of updates up to which runs at equal updates also count for equal time
+SAME_TIME = 0.02  # runs at equal updates also count for equal time if the updates differ by at most this share
 
 
 class Choice(NamedTuple):
@@ -25,15 +25,15 @@ class Choice(NamedTuple):
     rate: float
     warmup: int
     outcome: Outcome
-    at_edge: bool  # the best rate is at an edge of the grid, which may not grow further
+    at_edge: bool  # the best rate is at an edge of the grid, which has reached its largest size
 
 
-class Chosen(NamedTuple):
-    """State of a configuration's grid: its runs so far, the missing ones, and the choice once it can be made."""
+class GridState(NamedTuple):
+    """The state of a configuration's grid: the required runs, and the best settings once they are known."""
 
-    runs: tuple[RunSpec, ...]  # runs that are known to be needed, in their order
-    missing: tuple[RunSpec, ...]  # runs among these that have not ended
-    choice: Choice | None  # None: not yet, or all runs diverged
+    runs: tuple[RunSpec, ...]  # the runs required so far, in their order
+    missing: tuple[RunSpec, ...]  # those of `runs` that have not ended
+    choice: Choice | None  # None: runs are missing, or all diverged
 
     @property
     def rates(self) -> list[float]:
@@ -42,20 +42,20 @@ class Chosen(NamedTuple):
 
 
 def grid_runs(study: Study, size: str, configuration: Configuration, rates: Sequence[float]) -> list[RunSpec]:
-    """Return the runs for the choice of the rate, with the first warm-up."""
+    """Return the runs that choose among `rates`, all with the first warm-up."""
     return [_choosing_run(study, size, configuration, rate, study.warmups[0]) for rate in rates]
 
 
 def _choosing_run(study: Study, size: str, configuration: Configuration, rate: float, warmup: int) -> RunSpec:
-    """Return a run for the choice of settings; updates and seed are the same for every configuration."""
+    """Return a run of the grid. Its number of updates and its seed are the same for every configuration."""
     return RunSpec(size, configuration, rate, warmup, study.choosing_seed, choosing_updates(study, size))
 
 
-def choose(study: Study, size: str, configuration: Configuration, found: Found) -> Chosen:
-    """Return the state of the grid: first the best rate is chosen, then the best warm-up at that rate.
+def choose(study: Study, size: str, configuration: Configuration, found: RunOutcomes) -> GridState:
+    """Choose the best rate, then the best warm-up at that rate; return the state of the grid.
 
-    If the best rate is at an edge, the grid grows by one step beyond that edge; if all runs diverged, below the lowest
-    rate.
+    If the best rate is at an edge, the grid grows by one rate beyond that edge. If all runs diverged, it grows by one
+    rate below the lowest.
     """
     order, first = list(study.rates), sorted(study.rates)
     while True:
@@ -63,7 +63,7 @@ def choose(study: Study, size: str, configuration: Configuration, found: Found) 
         runs = grid_runs(study, size, configuration, order)
         missing = [run for run in runs if found.outcome(run) is None]
         if missing:
-            return Chosen(tuple(runs), tuple(missing), None)
+            return GridState(tuple(runs), tuple(missing), None)
         best = _best(runs, found)
         all_diverged = best[1].status == "diverged"
         further = _beyond(rates, rates[0] if all_diverged else best[0].rate)
@@ -75,19 +75,19 @@ def choose(study: Study, size: str, configuration: Configuration, found: Found) 
     runs += [_choosing_run(study, size, configuration, best[0].rate, warmup) for warmup in study.warmups[1:]]
     missing = [run for run in runs if found.outcome(run) is None]
     if missing:
-        return Chosen(tuple(runs), tuple(missing), None)
+        return GridState(tuple(runs), tuple(missing), None)
     run, outcome = _best(runs, found)
     choice = Choice(run.rate, run.warmup, outcome, further is not None)
-    return Chosen(tuple(runs), (), None if outcome.status == "diverged" else choice)
+    return GridState(tuple(runs), (), None if outcome.status == "diverged" else choice)
 
 
-def _best(runs: Sequence[RunSpec], found: Found) -> tuple[RunSpec, Outcome]:
+def _best(runs: Sequence[RunSpec], found: RunOutcomes) -> tuple[RunSpec, Outcome]:
     ended = [(run, outcome) for run in runs if (outcome := found.outcome(run)) is not None]
     return min(ended, key=lambda pair: pair[1].rank)
 
 
 def _beyond(rates: Sequence[float], best: float) -> float | None:
-    """Return the rate one step beyond the edge at which the best rate is; None if the best one is not at an edge."""
+    """Return the next rate beyond the edge of the grid if the best rate is at an edge; otherwise None."""
     if best == rates[0]:
         return float(f"{rates[0] * rates[0] / rates[1]:.4g}")
     if best == rates[-1]:
@@ -96,9 +96,10 @@ def _beyond(rates: Sequence[float], best: float) -> float | None:
 
 
 def updates_at_equal_time(study: Study, size: str, configuration: Configuration, seconds: dict[str, float]) -> int:
-    """Return the number of updates that take as much processor time as the baseline's run at equal updates.
+    """Return the number of updates that take as much processor time as the baseline takes at equal updates.
 
-    The schedule is scaled to this number. If it differs by at most 2 %, the runs at equal updates count for both.
+    The learning rate schedule is scaled to this number. If the number differs from equal updates by at most 2 %, equal
+    updates are returned, and the same runs count for both comparisons.
     """
     updates = equal_updates(study, size)
     scaled = round(updates * seconds[BASELINE.folder] / seconds[configuration.folder])
@@ -106,27 +107,27 @@ def updates_at_equal_time(study: Study, size: str, configuration: Configuration,
 
 
 def compared_runs(study: Study, size: str, configuration: Configuration, choice: Choice, updates: int) -> list[RunSpec]:
-    """Return the runs of all seeds with the chosen settings."""
+    """Return a run for each seed, with the chosen settings."""
     seeds = study.seeds_of(study.size(size), configuration)
     return [RunSpec(size, configuration, choice.rate, choice.warmup, seed, updates) for seed in seeds]
 
 
 class Plan(NamedTuple):
-    """The remaining tasks in their order, and the expected total."""
+    """The remaining tasks in their order, and the numbers of trainings."""
 
     tasks: tuple[Task, ...]
-    trainings: int  # expected number of all trainings
+    trainings: int  # expected total, finished ones included
     finished: int  # number of finished trainings
 
 
-def plan(study: Study, found: Found) -> Plan:
+def plan(study: Study, found: RunOutcomes) -> Plan:
     """Return the remaining tasks: first FusionFormer and the baseline at every size, then the others."""
     tasks: list[Task] = []
     trainings = finished = 0
-    for urgency in sorted({configuration.urgency for configuration in CONFIGURATIONS}):
+    for priority in sorted({configuration.priority for configuration in CONFIGURATIONS}):
         for size in (size.name for size in study.sizes):
             queues = []
-            for configuration in (item for item in CONFIGURATIONS if item.urgency == urgency):
+            for configuration in (item for item in CONFIGURATIONS if item.priority == priority):
                 runs = list(dict.fromkeys(_runs(study, size, configuration, found)))
                 trainings += len(runs) + _later_runs(study, size, configuration, found)
                 finished += sum(found.outcome(run) is not None for run, _ in runs)
@@ -137,36 +138,36 @@ def plan(study: Study, found: Found) -> Plan:
     return Plan(tuple(tasks), trainings, finished)
 
 
-def _runs(study: Study, size: str, configuration: Configuration, found: Found) -> Iterator[tuple[RunSpec, bool]]:
-    """Yield the runs that are known to be needed, each with whether its test errors are compared."""
-    chosen = choose(study, size, configuration, found)
+def _runs(study: Study, size: str, configuration: Configuration, found: RunOutcomes) -> Iterator[tuple[RunSpec, bool]]:
+    """Yield the runs required so far; True beside a run means that its errors on the test set are compared."""
+    state = choose(study, size, configuration, found)
     compared: dict[RunSpec, bool] = {}
-    if chosen.choice is not None:
+    if state.choice is not None:
         budgets = [equal_updates(study, size)]
         seconds = found.update_seconds(size)
         if study.equal_time and seconds is not None:
             budgets.append(updates_at_equal_time(study, size, configuration, seconds))
         for updates in budgets:
-            compared |= dict.fromkeys(compared_runs(study, size, configuration, chosen.choice, updates), True)
-    for run in chosen.runs:
+            compared |= dict.fromkeys(compared_runs(study, size, configuration, state.choice, updates), True)
+    for run in state.runs:
         yield run, compared.pop(run, False)
     yield from compared.items()
 
 
-def _later_runs(study: Study, size: str, configuration: Configuration, found: Found) -> int:
-    """Return the number of runs that are expected but whose settings are not known yet."""
-    chosen, seeds = choose(study, size, configuration, found), study.seeds_of(study.size(size), configuration)
+def _later_runs(study: Study, size: str, configuration: Configuration, found: RunOutcomes) -> int:
+    """Return the number of further runs that are expected, whose settings are not known yet."""
+    state, seeds = choose(study, size, configuration, found), study.seeds_of(study.size(size), configuration)
     has_unknown_time = study.equal_time and configuration != BASELINE and found.update_seconds(size) is None
-    if chosen.missing:
+    if state.missing:
         at_equal_time = len(seeds) if study.equal_time and configuration != BASELINE else 0
         is_shared = choosing_updates(study, size) == equal_updates(study, size)
-        of_warmups = len(study.warmups) - 1 if len(chosen.runs) == len(chosen.rates) else 0
+        of_warmups = len(study.warmups) - 1 if len(state.runs) == len(state.rates) else 0
         compared = len([seed for seed in seeds if not is_shared or seed != study.choosing_seed])
         return of_warmups + compared + at_equal_time
-    return len(seeds) if chosen.choice is not None and has_unknown_time else 0
+    return len(seeds) if state.choice is not None and has_unknown_time else 0
 
 
-def _pending(run: RunSpec, compared: bool, found: Found) -> list[Task]:
+def _pending(run: RunSpec, compared: bool, found: RunOutcomes) -> list[Task]:
     outcome = found.outcome(run)
     if outcome is None:
         return [Task("train", run.size, run)]

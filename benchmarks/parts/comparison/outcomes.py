@@ -1,4 +1,4 @@
-"""Outcomes of runs (finished or diverged), which are judged from a run's log and kept as small records."""
+"""The outcome of a run (finished or diverged), determined from its log and kept as a small JSON record."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ LOG = "train_log.jsonl"
 OUTCOME = "outcome.json"
 EVALUATION = "errors.json"
 MOST_POINTS = 60  # most points of a loss curve
-DIVERGED = "training diverged:"  # begins the message of `wenet-fusion train` for a loss that stays non-finite
+DIVERGED = "training diverged:"  # start of the message of `wenet-fusion train` if losses stay non-finite
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Gradients:
 
     median: float
     percentile_99: float
-    clipped: float  # share of the updates
+    clipped: float  # share of the updates whose gradient was clipped
 
 
 @dataclass(frozen=True)
 class Course:
-    """The course of a training. Values that are not finite are left out.
+    """Loss, dev WER and gradient norms during a training. Values that are not finite are left out.
 
     >>> Course(dev_wers=(Point(500, 0.2), Point(1000, 0.1))).gradients is None
     True
@@ -60,9 +60,7 @@ class Outcome:
     status: Literal["finished", "diverged"]
     reason: str = ""  # why the run counts as diverged
     updates: int = 0
-    dev_wer: float | None = (
-        None  # greedy search at the largest chunk, after the last update; None: not measured or not finite
-    )
+    dev_wer: float | None = None  # greedy, largest chunk, after the last update; None: not measured or not finite
     dev_loss: float | None = None
     training_seconds: float = 0.0  # elapsed time of the updates only
     processor_seconds: float = 0.0  # processor time of the training processes, including loading and validation
@@ -78,14 +76,14 @@ class Outcome:
         return self.status == "diverged", wer, worst if self.dev_loss is None else self.dev_loss
 
 
-class Found(Protocol):
+class RunOutcomes(Protocol):
     """Access to the outcomes of the runs that have ended."""
 
     def outcome(self, run: RunSpec) -> Outcome | None:
         """Return the outcome of a run; None before its end."""
 
     def is_evaluated(self, run: RunSpec) -> bool:
-        """Return whether the run has decoded the test set."""
+        """Return whether the test set was decoded with the run's model."""
         ...
 
     def update_seconds(self, size: str) -> dict[str, float] | None:
@@ -93,11 +91,11 @@ class Found(Protocol):
 
 
 class RunFolders:
-    """The runs below a folder, and the records of those that have ended; a `Found`. Each record is read once.
+    """The folders of runs, and the records of the runs that have ended. Implements `RunOutcomes`; reads a record once.
 
     Args:
         folder: folder of checkpoints and logs.
-        records: folder of the records, which can be kept without `folder`; None: the same.
+        records: folder of the records, to keep them without the checkpoints; None: `folder`.
 
     >>> RunFolders(Path("nowhere")).update_seconds("recipe") is None
     True
@@ -130,7 +128,7 @@ class RunFolders:
         return outcome
 
     def is_finished(self, folder: Path) -> bool:
-        """Tell whether the run in a folder (`path`) has ended."""
+        """Return whether the run in this folder has ended; see `path`."""
         return (self.records / folder.relative_to(self.folder) / OUTCOME).exists()
 
     def write_outcome(self, run: RunSpec, outcome: Outcome) -> None:
@@ -138,7 +136,7 @@ class RunFolders:
         self._write(run, OUTCOME, json.dumps(asdict(outcome)) + "\n")
 
     def evaluation_path(self, run: RunSpec) -> Path:
-        """Return the file of a run's errors on the test set."""
+        """Return the path of the record of a run's errors on the test set."""
         return self.records / run.folder / EVALUATION
 
     def write_evaluation(self, run: RunSpec, text: str) -> None:
@@ -146,7 +144,7 @@ class RunFolders:
         self._write(run, EVALUATION, text)
 
     def is_evaluated(self, run: RunSpec) -> bool:
-        """Return whether the test set was decoded."""
+        """Return whether the test set was decoded with the run's model."""
         return self.evaluation_path(run).exists()
 
     def _write(self, run: RunSpec, name: str, text: str) -> None:
@@ -159,7 +157,7 @@ class RunFolders:
         return self.records / size / "times.json"
 
     def times(self, size: str) -> dict[str, Any] | None:
-        """Return the record that `comparison_times.measure_times` wrote; None before that."""
+        """Return the record of `comparison_times.measure_times`; None before it is written."""
         path = self.times_path(size)
         if size not in self._times and path.exists():
             self._times[size] = parse_json(path.read_text(encoding="utf-8"))
@@ -193,7 +191,7 @@ def read_run_log(folder: Path) -> LogLines:
 
 
 def judge(log: LogLines, updates: int, most_errors: float, last_line: str) -> Outcome:
-    """Return the outcome of a run whose training has ended; divergence is an outcome too.
+    """Determine the outcome of a run from the log of its training; divergence is an outcome too.
 
     Args:
         log: log of the run.
@@ -223,11 +221,11 @@ def _diverged(found: Outcome, reason: str) -> Outcome:
 
 
 def course_of(log: LogLines, warmup: int, clip_norm: float) -> Course:
-    """Return the course of a training.
+    """Return losses, dev WER and gradient norms over a training.
 
     Args:
         log: log of the run.
-        warmup: number of first updates whose gradients are left out.
+        warmup: number of updates at the beginning whose gradients do not count.
         clip_norm: norm to which gradients were clipped; 0: no clipping.
     """
     shares = np.array_split(np.arange(len(log.steps)), min(MOST_POINTS, max(len(log.steps), 1)))

@@ -80,7 +80,7 @@ def evaluation_record(result_dir: Path) -> str:
 
 
 def read_errors(records: Sequence[Path]) -> dict[Condition, Errors]:
-    """Read the errors of each utterance from the records of trainings that decoded the same test set.
+    """Read the errors of each utterance from the records of several trainings.
 
     Raises:
         ValueError: the trainings decoded different utterances, or a record is damaged.
@@ -108,7 +108,7 @@ def read_errors(records: Sequence[Path]) -> dict[Condition, Errors]:
 def seed_interval(found: Errors, seed: int = 0) -> Rate:
     """Return the mean error rate with its bootstrap interval: seeds and utterances are drawn with replacement.
 
-    With few seeds the interval is too narrow, because two or three values are a poor sample of the spread of all seeds.
+    With two or three seeds the interval is too narrow: so few values underestimate the spread over seeds.
     Source: Bisani and Ney 2004; resampling on both levels as in Davison and Hinkley 1997.
     """
     rates = _drawn_rates(found, np.random.default_rng(seed))
@@ -119,7 +119,7 @@ def seed_interval(found: Errors, seed: int = 0) -> Rate:
 def relative_difference(ours: Errors, baseline: Errors, seed: int = 0) -> Rate:
     """Return the relative difference of our error rate from the baseline's.
 
-    The seeds of both are drawn independently, but the drawn utterances are the same for both.
+    A resample draws the same utterances for both, but draws the seeds of each independently.
     """
     mine = _drawn_rates(ours, np.random.default_rng(seed))
     theirs = _drawn_rates(baseline, np.random.default_rng(seed), seeds_from=np.random.default_rng(seed + 1))
@@ -135,7 +135,11 @@ def _ratio(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
 
 
 def _drawn_rates(found: Errors, rng: np.random.Generator, seeds_from: np.random.Generator | None = None) -> np.ndarray:
-    """Return the error rates of RESAMPLES drawn corpora; generators in the same state draw the same utterances."""
+    """Return the error rate of each resample. Generators in the same state draw the same utterances.
+
+    Args:
+        seeds_from: generator that draws the seeds; None: `rng`.
+    """
     count, seeds = len(found.words_U), len(found.errors_SU)
     times_RU = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
     drawn_RS = (rng if seeds_from is None else seeds_from).integers(seeds, size=(RESAMPLES, seeds))

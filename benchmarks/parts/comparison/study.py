@@ -1,4 +1,4 @@
-"""The study: configurations and sizes of the encoder, the grid of settings, and the resulting runs."""
+"""The settings of a comparison: configurations and sizes of the encoder, the grid of settings; and its runs."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +21,7 @@ class Configuration:
 
     name: str  # name in tables
     folder: str
-    urgency: int  # runs with a lower number come first
+    priority: int  # runs with a lower number come first
     settings: tuple[str, str, str, str]  # norm, activation, conv_gate, positions
 
     @property
@@ -33,7 +33,7 @@ class Configuration:
 
 BASELINE = Configuration("LayerNorm Conformer", "layer_norm", 0, ("layer", "swish", "glu", "rel_pos"))
 OURS = Configuration("FusionFormer", "fusionformer", 0, ("fusion", "relu", "none", "bias"))
-# From the paper's Conformer to its FusionFormer: two encoders that diverge according to the paper, then single changes.
+# The paper's Conformer; two encoders that diverge according to the paper; then, one change at a time, FusionFormer.
 CONFIGURATIONS = (
     BASELINE,
     Configuration("norms removed", "no_norms", 1, ("none", "swish", "glu", "rel_pos")),
@@ -56,7 +56,7 @@ class Size:
 
     name: str
     overrides: tuple[str, ...] = ()
-    seeds_of_others: int | None = None  # number of seeds of the other configurations; null: as for FusionFormer
+    seeds_of_others: int | None = None  # number of seeds, except for FusionFormer and the baseline; null: all seeds
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,10 @@ class Study:
 
     sizes: tuple[Size, ...]
     rates: tuple[float, ...] = (0.001, 0.002, 0.0005, 0.004)  # peak learning rates, in the order in which they run
-    warmups: tuple[int, ...] = (
-        100,
-        300,
-    )  # updates of warm-up; the first is tried with all rates, the others with the best rate
-    most_extensions: int = 3  # further rates beyond each edge of the grid
+    warmups: tuple[int, ...] = (100, 300)  # updates; the first is tried with all rates, the others with the best rate
+    most_extensions: int = 3  # most rates that are added beyond each edge of the grid
     choosing_seed: int = 0  # seed of the runs that choose rate and warm-up
-    choosing_updates: int | None = None  # number of updates of these runs, with a scaled schedule; null: the recipe's
+    choosing_updates: int | None = None  # number of their updates, the schedule scaled to it; null: the recipe's
     seeds: tuple[int, ...] = (0, 1, 2)  # seeds of the runs that are compared
     equal_time: bool = True  # also compare at equal processor time
     train_config: str = "conf/train.yaml"  # configuration of the training
@@ -124,7 +121,7 @@ class RunSpec(NamedTuple):
     size: str
     configuration: Configuration
     rate: float
-    warmup: int  # updates of warm-up in a run at equal updates; other runs scale it, see `warmup_of`
+    warmup: int  # updates of warm-up at equal updates; a run with other updates scales it, see `warmup_of`
     seed: int
     updates: int
 
@@ -142,7 +139,7 @@ class RunSpec(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A piece of work. "time" times all configurations of a size; "train" and "evaluate" need a run."""
+    """A task: "time" times all configurations of a size; "train" and "evaluate" refer to a run."""
 
     kind: Literal["time", "train", "evaluate"]
     size: str
@@ -187,7 +184,7 @@ def recipe_of(study: Study, size: str, configuration: Configuration, data_dir: P
 
 
 def equal_updates(study: Study, size: str) -> int:
-    """Return the number of updates of the runs that are compared at equal updates: that of the recipe."""
+    """Return the number of updates at which all configurations are compared: the recipe's."""
     return _training_of(study.train_config, study.size(size).overrides).max_steps
 
 
@@ -197,7 +194,7 @@ def choosing_updates(study: Study, size: str) -> int:
 
 
 def warmup_of(study: Study, run: RunSpec) -> int:
-    """Return the updates of a run's warm-up, the same share of all its updates as in a run at equal updates."""
+    """Return the updates of a run's warm-up. Their share of all updates is the same in every run."""
     return max(1, round(run.warmup * run.updates / equal_updates(study, run.size)))
 
 

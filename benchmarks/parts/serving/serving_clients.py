@@ -1,6 +1,6 @@
-"""The clients of the serving benchmark: a process that sends speech in real time and records when each result arrives.
+"""The clients of the serving benchmark: a program that sends speech in real time and records when each result arrives.
 
-It reads a plan as JSON from standard input, and writes the measurements as JSON to standard output.
+It reads a `ClientPlan` as JSON from standard input, and writes `ClientMeasurements` as JSON to standard output.
 """
 
 import asyncio
@@ -18,33 +18,33 @@ from typing import Any
 import aiohttp
 import numpy as np
 
-PIECE_SECONDS = 0.08
-PATIENCE = 30.0  # seconds to wait for an answer
+PIECE_SECONDS = 0.08  # seconds of audio per message
+PATIENCE = 30.0  # timeout for an answer, in seconds
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The work of the clients."""
+class ClientPlan:
+    """What the clients do."""
 
     url: str
     recordings: str  # .npz of int16 arrays named 0, 1, ...
     sample_rate: int
     chunk: int  # encoder frames
     sessions: int  # number of simultaneous sessions
-    seconds: float  # time after which no session begins and no delay counts
-    spread_seconds: float  # time within which the first sessions begin
+    seconds: float  # after this time, no session begins and no delay counts
+    spread_seconds: float  # the first sessions begin at random times within these seconds
     seed: int
 
 
 @dataclass
-class Found:
-    """The measurements in seconds on the clock of the clients, and a text for each session."""
+class ClientMeasurements:
+    """The measurements of the clients, in seconds of their clock, and the text of each session."""
 
     delays: list[float] = field(default_factory=list)  # from the end of a chunk's speech to its result
     firsts: list[float] = field(default_factory=list)  # first delay of each session
     lasts: list[float] = field(default_factory=list)  # from the last sample to the end of the session
-    lateness: list[float] = field(default_factory=list)  # from the end of a piece's speech until the client sent it
-    texts: list[tuple[int, str]] = field(default_factory=list)  # recording and recognised text
+    lateness: list[float] = field(default_factory=list)  # from the end of a piece's speech until it is sent
+    texts: list[tuple[int, str]] = field(default_factory=list)  # index of the recording, recognised text
     errors: list[str] = field(default_factory=list)
     processor_seconds: float = 0.0
 
@@ -52,17 +52,17 @@ class Found:
 class Clients:
     """Runs all sessions of a plan and collects the results."""
 
-    def __init__(self, plan: Plan, http: aiohttp.ClientSession, recordings: list[np.ndarray]) -> None:
+    def __init__(self, plan: ClientPlan, http: aiohttp.ClientSession, recordings: list[np.ndarray]) -> None:
         self._plan, self._http, self._recordings = plan, http, recordings
         self._begin = time.monotonic()
-        self.found = Found()
+        self.found = ClientMeasurements()
 
     async def run(self) -> None:
         await asyncio.gather(*map(self._slot, range(self._plan.sessions)))
 
     @property
     def _counts(self) -> bool:
-        """True while measurements count; later there are fewer simultaneous sessions."""
+        """Whether measurements count: until `ClientPlan.seconds`, after which the number of sessions falls."""
         return time.monotonic() - self._begin < self._plan.seconds
 
     async def _slot(self, number: int) -> None:
@@ -111,7 +111,7 @@ class Clients:
             if record.get("type") == "final_result":
                 texts.append(json.loads(record["nbest"])[0]["sentence"])
             if covered < end <= duration and self._counts:
-                # A chunk that ends within a piece is complete at the end of the piece.
+                # A chunk that ends within a piece is complete only when the whole piece is sent.
                 delay = now - start - min(duration, math.ceil(end / PIECE_SECONDS - 1e-6) * PIECE_SECONDS)
                 self.found.delays.append(delay)
                 if is_first:
@@ -125,7 +125,7 @@ async def _records(socket: aiohttp.ClientWebSocketResponse) -> AsyncIterator[dic
         yield json.loads(message.data)
 
 
-async def run(plan: Plan) -> Found:
+async def run(plan: ClientPlan) -> ClientMeasurements:
     with np.load(Path(plan.recordings)) as arrays:
         recordings = [arrays[str(index)] for index in range(len(arrays))]
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
@@ -137,4 +137,4 @@ async def run(plan: Plan) -> Found:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(asyncio.run(run(Plan(**json.loads(sys.stdin.read())))))))
+    print(json.dumps(asdict(asyncio.run(run(ClientPlan(**json.loads(sys.stdin.read())))))))

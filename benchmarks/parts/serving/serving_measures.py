@@ -1,4 +1,4 @@
-"""Measure throughput, memory and starts for the serving benchmark."""
+"""Measure throughput, memory and start times for the serving benchmark."""
 
 import json
 import statistics
@@ -14,7 +14,7 @@ import numpy as np
 from parts.serving.serving_memory import Memory
 from wenet_fusion_runtime import Engine, EngineOptions, Recognizer
 
-PATIENCE = 600.0
+PATIENCE = 600.0  # timeout in seconds
 
 
 # ---- throughput
@@ -36,7 +36,7 @@ def throughput(
     rounds: int,
     tick: Callable[[], object],
 ) -> Throughput:
-    """Measure the three ways of decoding by turns, each with all recordings; return medians."""
+    """Measure the three ways of decoding in `Throughput` by turns, each with all recordings; return medians."""
     rate = recognizer.model.meta.sample_rate
     seconds = sum(map(len, recordings)) / rate
 
@@ -46,7 +46,7 @@ def throughput(
             stream = recognizer.create_stream(chunk)
             for begin in range(0, len(samples), size):
                 stream.accept_waveform(samples[begin : begin + size])
-                _ = stream.result  # a partial result costs time
+                _ = stream.result  # include the cost of partial results
             stream.finish()
         return time.process_time() - start
 
@@ -89,12 +89,12 @@ def memory_of(task: str, model: Path, recordings: Sequence[np.ndarray], amount: 
 
 
 class Start(NamedTuple):
-    """The start of a new process."""
+    """Times of a new process in seconds."""
 
-    imports: float  # seconds: the runtime and torch or onnxruntime
-    load: float  # seconds: model, warm-up and engine
-    first: float  # seconds from the first complete chunk to its update
-    median: float  # median of this time over all chunks
+    imports: float  # to import the runtime and the package of the backend
+    load: float  # to load the model, warm up and start the engine
+    first: float  # from the first complete chunk to its update
+    median: float  # median over all chunks of the time from a chunk to its update
 
 
 _START = """
@@ -132,7 +132,7 @@ print(json.dumps([imported - began, loaded - imported, delays]))
 
 
 def new_process(model: Path, samples: np.ndarray, times: int, backend: str) -> Start:
-    """Start several processes, one after the other, and return medians."""
+    """Start several processes, one after the other; return the medians of their times."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         audio = Path(folder) / "audio.npy"

@@ -1,8 +1,8 @@
-"""Measure the resident memory of an engine: many sessions in sequence, or a long one. Runs as a process of its own.
+"""Measure the resident memory of an engine during many sequential sessions, or one long one, in a process of its own.
 
     python serving_memory.py sequence|long MODEL RECORDINGS.npz SESSIONS|SECONDS
 
-Recordings are int16 arrays at the model's rate. Prints the fields of `Memory` as JSON.
+RECORDINGS.npz holds int16 arrays at the model's sample rate. The program prints the fields of `Memory` as JSON.
 """
 
 import itertools
@@ -17,7 +17,7 @@ import psutil
 from tqdm import tqdm
 from wenet_fusion_runtime import Engine, Recognizer, Update
 
-PATIENCE = 120.0
+PATIENCE = 120.0  # timeout in seconds
 
 
 class Memory(NamedTuple):
@@ -34,8 +34,8 @@ def _resident() -> int:
     return psutil.Process().memory_info().rss
 
 
-class Turn:
-    """Feeds a session as fast as it has room."""
+class SessionFeeder:
+    """Feeds a session: waits for room, then pushes the next second of audio."""
 
     def __init__(self, engine: Engine, recognizer: Recognizer) -> None:
         self._changed, self._over = threading.Event(), threading.Event()
@@ -65,17 +65,17 @@ class Turn:
 
 
 def sessions_in_sequence(recognizer: Recognizer, recordings: Iterator[np.ndarray], count: int) -> Memory:
-    """Run `count` sessions, and drop every tenth in the middle. Memory is measured from the first tenth's end on."""
+    """Run `count` sessions, and close every tenth in the middle. Measure memory after the first tenth of them."""
     sizes = []
     with Engine(recognizer.model) as engine:
         for number in tqdm(range(count), desc="sessions in sequence", leave=False, disable=None):
-            samples, turn = next(recordings), Turn(engine, recognizer)
+            samples, feeder = next(recordings), SessionFeeder(engine, recognizer)
             if number % 10 == 9:
-                turn.push(samples[: len(samples) // 2])
-                turn.session.close()
+                feeder.push(samples[: len(samples) // 2])
+                feeder.session.close()
             else:
-                turn.push(samples)
-                turn.finish()
+                feeder.push(samples)
+                feeder.finish()
             if number >= count // 10 - 1:
                 sizes.append(_resident())
         if left := engine.drain(PATIENCE):
@@ -84,21 +84,21 @@ def sessions_in_sequence(recognizer: Recognizer, recordings: Iterator[np.ndarray
 
 
 def one_long_stream(recognizer: Recognizer, recordings: Iterator[np.ndarray], seconds: float) -> Memory:
-    """Run one session of `seconds`. Memory is measured from the first tenth's end on."""
+    """Run one session of `seconds`. Measure memory after the first tenth of the audio."""
     sizes, done = [], 0.0
     with (
         Engine(recognizer.model) as engine,
         tqdm(total=round(seconds), desc="one long stream", unit="s", leave=False, disable=None) as bar,
     ):
-        turn = Turn(engine, recognizer)
+        feeder = SessionFeeder(engine, recognizer)
         while done < seconds:
             samples = next(recordings)
-            turn.push(samples)
+            feeder.push(samples)
             done += len(samples) / recognizer.model.meta.sample_rate
             bar.update(round(done) - bar.n)
             if done > seconds / 10:
                 sizes.append(_resident())
-        turn.finish()
+        feeder.finish()
     return Memory(sizes[0], sizes[-1], max(sizes))
 
 

@@ -15,18 +15,20 @@ from typing import NamedTuple
 
 import numpy as np
 import psutil
-from parts.serving.serving_clients import Found, Plan
-from parts.serving.serving_subjects import ServingSubject
+from parts.serving.served_models import ServedModel
+from parts.serving.serving_clients import ClientMeasurements, ClientPlan
 from wenet_fusion_runtime import EngineOptions
 from wenet_fusion_runtime.model.engines import AUTO
 
-PATIENCE = 60.0  # seconds to wait beyond the duration of the plan
+PATIENCE = 60.0  # timeout in seconds, in addition to the duration of the plan
 _ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 class RealTime(NamedTuple):
-    found: Found
-    streams_per_step: float
+    """The measurements of clients and server."""
+
+    found: ClientMeasurements
+    streams_per_step: float  # mean
     cores: float  # mean number of cores that the server used
     client_cores: float  # mean number of cores that the clients used
 
@@ -35,7 +37,7 @@ class Server:
     """Runs `wenet-fusion-runtime serve MODEL` on a free port, until the end of a `with` block.
 
     Raises:
-        ValueError: the server did not start; the message has its output.
+        ValueError: the server did not start; the message has the end of its output.
     """
 
     def __init__(self, model: Path, sessions: int, options: EngineOptions, backend: str = AUTO) -> None:
@@ -80,20 +82,20 @@ class Server:
         self._reader.join()
 
 
-def real_time(subject: ServingSubject, sessions: int, seconds: float, options: EngineOptions, seed: int) -> RealTime:
+def real_time(served: ServedModel, sessions: int, seconds: float, options: EngineOptions, seed: int) -> RealTime:
     """Serve simultaneous clients for `seconds`; each sends recordings one after the other in real time."""
-    meta, recordings, chunk = subject.recognizer.model.meta, subject.recordings, subject.chunk
+    meta, recordings, chunk = served.recognizer.model.meta, served.recordings, served.chunk
     longest = max(map(len, recordings)) / meta.sample_rate
-    with tempfile.TemporaryDirectory() as folder, Server(subject.path, sessions, options, subject.backend) as server:
+    with tempfile.TemporaryDirectory() as folder, Server(served.path, sessions, options, served.backend) as server:
         path = Path(folder) / "recordings.npz"
         np.savez(path, **{str(index): samples for index, samples in enumerate(recordings)})
         spread = min(seconds, chunk * meta.frame_seconds)
-        plan = Plan(server.url, str(path), meta.sample_rate, chunk, sessions, seconds, spread, seed)
+        plan = ClientPlan(server.url, str(path), meta.sample_rate, chunk, sessions, seconds, spread, seed)
         start, used = time.monotonic(), server.processor_seconds
         done = subprocess.run(
             [sys.executable, str(Path(__file__).with_name("serving_clients.py"))], input=json.dumps(asdict(plan)),
             stdout=subprocess.PIPE, text=True, timeout=seconds + longest + PATIENCE, check=True, env=_ENVIRONMENT,
         )  # fmt: skip
         wall, used = time.monotonic() - start, server.processor_seconds - used
-        found = Found(**json.loads(done.stdout))
+        found = ClientMeasurements(**json.loads(done.stdout))
         return RealTime(found, server.streams_per_step(), used / wall, found.processor_seconds / wall)

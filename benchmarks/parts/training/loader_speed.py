@@ -40,30 +40,32 @@ FORMATS: dict[str, dict[str, str]] = {
 }
 SPEED = Augmentation(speed_factors=(0.9, 1.1))
 ROWS = 8  # utterances in a batch
-PADDED_SECONDS = (40.0, 400.0, 1600.0)  # sizes of batches whose padding is measured
+PADDED_SECONDS = (40.0, 400.0, 1600.0)  # values of max_batch_seconds for which the padding is measured
 
 
 class Speeds(NamedTuple):
-    """CPU seconds for one format, from the bare decoder to whole batches."""
+    """CPU seconds to load all utterances of one format. Each stage includes the stages before it."""
 
     decoder: float  # libsndfile alone
-    reader: float  # with our checks of the file
-    resampled: float  # with resampling too
-    loaded: float  # with batches too
-    speed: float  # with speed perturbation too
-    everything: float  # with all other augmentation too
+    reader: float  # and our checks of the file
+    resampled: float  # and resampling
+    loaded: float  # and making batches
+    speed: float  # and speed perturbation
+    augmented: float  # and all other augmentation
 
-    def limit(self) -> str:
-        """Return the name and the share of the part that takes most time of loading with speed perturbation."""
+    def bottleneck(self) -> str:
+        """Return the stage that adds most time up to speed perturbation, and its share of that time."""
         steps = np.diff([0.0, *self[:5]])
         parts = ("decoder", "reader", "resampling", "batches", "speed")
         return f"{parts[int(steps.argmax())]} ({100 * steps.max() / self.speed:.0f} %)"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--audio", default="", metavar="LIST", help="speech, a path per line (default: synthetic)")
+    parser.add_argument(
+        "--audio", default="", metavar="LIST", help="speech, a path per line (default: artificial speech)"
+    )
     parser.add_argument("--utterances", type=int, default=24, help="utterances of each format (default: 24)")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds, of which the fastest counts (default: 5)")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds; the fastest counts (default: 5)")
 
 
 def measure(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
@@ -71,26 +73,28 @@ def measure(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     if min(args.utterances, args.rounds) < 1:
         raise ValueError("--utterances and --rounds must be 1 or more")
     rng = np.random.default_rng(args.seed)
-    speech = recorded(args.audio, args.utterances) if args.audio else [made_speech(rng) for _ in range(args.utterances)]
+    speech = (
+        recorded(args.audio, args.utterances) if args.audio else [synthetic_speech(rng) for _ in range(args.utterances)]
+    )
     seconds = sum(samples.size for samples in speech) / RATE
     with tempfile.TemporaryDirectory() as folder:
-        everything = every_change(Path(folder), rng)
+        augmentation = full_augmentation(Path(folder), rng)
         found: dict[str, Speeds] = {}
-        forms = [(name, rate) for rate in (RATE, 48_000) for name in FORMATS]
-        for name, rate in tqdm(forms, desc="loader", leave=False, disable=None):
+        formats = [(name, rate) for rate in (RATE, 48_000) for name in FORMATS]
+        for name, rate in tqdm(formats, desc="loader", leave=False, disable=None):
             files = write(speech, Path(folder), name, rate)
-            found[f"{name} {rate // 1000} kHz"] = speeds(files, rate, everything, args.rounds)
-    titles = ["audio", "decoder", "loaded", "with speed", "with every change", "limit"]
+            found[f"{name} {rate // 1000} kHz"] = speeds(files, rate, augmentation, args.rounds)
+    titles = ["audio", "decoder", "loaded", "with speed", "with all augmentation", "bottleneck"]
     rows = [
         [
             name,
-            *(f"{seconds / value:.0f}" for value in (row.decoder, row.loaded, row.speed, row.everything)),
-            row.limit(),
+            *(f"{seconds / value:.0f}" for value in (row.decoder, row.loaded, row.speed, row.augmented)),
+            row.bottleneck(),
         ]
         for name, row in found.items()
     ]
     goals = [
-        Goal(f"{name} with changes of speed, times real time", WANTED, seconds / found[name].speed)
+        Goal(f"{name} with speed perturbation, times real time", WANTED, seconds / found[name].speed)
         for name in ("flac 16 kHz", "opus 16 kHz", "flac 48 kHz", "opus 48 kHz")
     ]
     padding = paddings(rng)
@@ -114,8 +118,8 @@ def recorded(path: str, count: int) -> list[np.ndarray]:
     return [read_samples(utterance, RATE) for utterance in read_audio_list(path, "--audio")[:count]]
 
 
-def made_speech(rng: np.random.Generator) -> np.ndarray:
-    """Return 5 to 15 s of syllables, made of harmonics with a changing pitch, with quiet noise."""
+def synthetic_speech(rng: np.random.Generator) -> np.ndarray:
+    """Return 5 to 15 s of artificial syllables: harmonics of a changing pitch, with quiet noise."""
     size = int(rng.uniform(5, 15) * RATE)
     times = np.arange(size) / RATE
     phase = 2 * np.pi * np.cumsum(rng.uniform(90, 220) * (1 + 0.2 * np.sin(2 * np.pi * 0.7 * times))) / RATE
@@ -124,8 +128,8 @@ def made_speech(rng: np.random.Generator) -> np.ndarray:
     return (0.1 * voice * syllables + 0.002 * rng.standard_normal(size)).clip(-1, 1).astype(np.float32)
 
 
-def every_change(folder: Path, rng: np.random.Generator) -> Augmentation:
-    """Return all kinds of augmentation, each applied to a usual share of the utterances."""
+def full_augmentation(folder: Path, rng: np.random.Generator) -> Augmentation:
+    """Return a configuration with every kind of augmentation, each with a usual probability."""
     soundfile.write(folder / "noise.flac", 0.1 * rng.standard_normal(60 * RATE), RATE)
     (folder / "noise.list").write_text("noise.flac\n", encoding="utf-8")
     return Augmentation(
@@ -153,12 +157,12 @@ def write(speech: Sequence[np.ndarray], folder: Path, name: str, rate: int) -> l
     return files
 
 
-def speeds(files: Sequence[Utterance], rate: int, everything: Augmentation, rounds: int) -> Speeds:
-    """Return the fastest CPU seconds of each stage; the stages take turns."""
+def speeds(files: Sequence[Utterance], rate: int, full: Augmentation, rounds: int) -> Speeds:
+    """Time the stages by turns, and return the fewest CPU seconds of each."""
     tokenizer = CharTokenizer(Vocabulary(("<blank>", "<unk>", "<sos/eos>", "a"), "words", "units.txt"))
     frontend = FrontendGeometry(RATE, 640, 2560)
     plain, speed, changed = (
-        SpeechDataset(files, tokenizer, frontend, augmentation) for augmentation in (None, SPEED, everything)
+        SpeechDataset(files, tokenizer, frontend, augmentation) for augmentation in (None, SPEED, full)
     )
     stages: list[Callable[[], None]] = [
         lambda: each(lambda file: soundfile.read(file.source.path, dtype="float32"), files),
@@ -188,7 +192,7 @@ def load(dataset: SpeechDataset) -> None:
 
 
 def paddings(rng: np.random.Generator) -> dict[float, float]:
-    """Return the share of padding for each size of batches."""
+    """Return the share of padding for each value of `max_batch_seconds`."""
     seconds = np.where(rng.random(10_000) < 0.7, rng.uniform(12, 16.5, 10_000), rng.uniform(2, 12, 10_000)).tolist()
     plans = {size: epoch_batches(seconds, size, max_batch_rows=1000, seed=0, epoch=0) for size in PADDED_SECONDS}
     return {size: padding_fraction(seconds, plan) for size, plan in plans.items()}

@@ -1,6 +1,6 @@
-"""Time steps of one rank, of two independent trainings and of two ranks, by turns.
+"""Time the steps of one rank, of two independent trainings and of two connected ranks, by turns.
 
-Two processes with one thread each run them; the two ranks are connected by gloo.
+All of them run in the same two processes of one thread each; the two ranks communicate by gloo.
 """
 
 import json
@@ -12,19 +12,19 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 from parts.timing import Timing, by_turns
-from parts.training.training_subject import Plan, Subject
+from parts.training.training_setup import SetupSpec, TrainingSetup
 
 from wenet_fusion.ranks import Ranks
 from wenet_fusion.training.training_config import Precision
 
-ONE, APART, TWO = "one", "two that share nothing", "two"
+ONE, INDEPENDENT, TWO = "one rank", "two independent trainings", "two ranks"
 WORLD = 2
 
 
-def scaling(plan: Plan, precision: Precision, rounds: int) -> dict[str, Timing]:
+def scaling(spec: SetupSpec, precision: Precision, rounds: int) -> dict[str, Timing]:
     """Return the times of a step with one rank, two independent trainings, and two ranks."""
     with tempfile.TemporaryDirectory() as folder:
-        arguments = (plan, precision, rounds, folder)
+        arguments = (spec, precision, rounds, folder)
         context = torch.multiprocessing.start_processes(
             _measure, arguments, nprocs=WORLD, join=False, start_method="forkserver"
         )
@@ -34,14 +34,14 @@ def scaling(plan: Plan, precision: Precision, rounds: int) -> dict[str, Timing]:
     return {name: Timing(**values) for name, values in found.items()}
 
 
-def _measure(number: int, plan: Plan, precision: Precision, rounds: int, folder: str) -> None:
+def _measure(number: int, spec: SetupSpec, precision: Precision, rounds: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=number, world_size=WORLD)
     try:
-        apart = Subject(plan, (precision,)).call(precision, "default")
-        together = Subject(plan, (precision,), Ranks(number, WORLD)).call(precision, "default")
-        steps: dict[str, Callable[[], None]] = {ONE: _nothing if number else apart, APART: apart, TWO: together}
-        calls = {name: _ending_together(step) for name, step in steps.items()}
+        alone = TrainingSetup(spec, (precision,)).call(precision, "default")
+        together = TrainingSetup(spec, (precision,), Ranks(number, WORLD)).call(precision, "default")
+        steps: dict[str, Callable[[], None]] = {ONE: _nothing if number else alone, INDEPENDENT: alone, TWO: together}
+        calls = {name: _with_barrier(step) for name, step in steps.items()}
         dist.barrier()
         times = by_turns(calls, rounds, 1, _nothing, waits=True)
         if number == 0:
@@ -55,7 +55,9 @@ def _nothing() -> None:
     pass
 
 
-def _ending_together(step: Callable[[], None]) -> Callable[[], None]:
+def _with_barrier(step: Callable[[], None]) -> Callable[[], None]:
+    """Wrap a step so that it ends in both processes at the same time."""
+
     def whole() -> None:
         step()
         dist.barrier()

@@ -1,7 +1,8 @@
 """Measure the start of a training: time from its command to the first batch, and memory.
 
 The lists imitate LibriSpeech (281,000 utterances, with similar lengths and transcripts); most audio files do not exist.
-Each start is a new process: `python -m parts.training.start_of_training FOLDER MONOTONIC_SECONDS`.
+Each start runs in a new process: `python -m parts.training.start_of_training FOLDER START`; START is the time of the
+monotonic clock, in seconds, at which the process was started.
 """
 
 import argparse
@@ -43,7 +44,7 @@ def measure(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     if min(args.utterances) < 1000:
         raise ValueError("--utterances must be 1000 or more")
     found = {count: measure_start(count, args.seed) for count in args.utterances}
-    head = ["utterances", "seconds to the first batch", "of these imports", "on the processor", "MB", "MB per worker"]
+    head = ["utterances", "seconds to the first batch", "of these imports", "processor seconds", "MB", "MB per worker"]
     rows = [
         [
             f"{count:,}",
@@ -73,7 +74,7 @@ def measure_start(count: int, seed: int) -> dict[str, Any]:
 
 
 def write_corpus(folder: Path, count: int, seed: int) -> None:
-    """Write a list whose audio files do not exist, except for utterances of about 12 s; texts repeat."""
+    """Write a list of utterances. Those of about 12 s name a file that exists, the others do not; texts repeat."""
     rng = np.random.default_rng(seed)
     tokens = ("<blank>", "<unk>", "<sos/eos>", WORD_START, *LETTERS)
     (folder / "units.txt").write_text("".join(f"{token} {number}\n" for number, token in enumerate(tokens)))
@@ -94,9 +95,9 @@ def write_corpus(folder: Path, count: int, seed: int) -> None:
 
 
 def start(folder: Path, commanded: float) -> dict[str, Any]:
-    """Do the work of training before its first step, and return its time and memory.
+    """Do everything that training does before its first step, and return time and memory.
 
-    `commanded` is the reading of the monotonic clock at which the process was started.
+    `commanded` is the time of the monotonic clock, in seconds, at which the process was started.
     """
     started = time.monotonic()
     os.chdir(folder)

@@ -1,6 +1,6 @@
 """Measure training steps of FusionFormer and of a LayerNorm Conformer of the same shape: time, memory, and two ranks.
 
-A step is the forward pass, backward pass and update of a loaded batch, in one thread. All forms take turns in one
+A step is the forward pass, backward pass and update of a loaded batch, in one thread. All variants take turns in one
 process; the memory of each is measured in a separate process (on Linux).
 """
 
@@ -17,11 +17,11 @@ from parts.benchmark_report import Goal, goals_table
 from parts.candidates import CONFORMER, OURS
 from parts.random_models import conformer
 from parts.timing import Timing, by_turns
-from parts.training.rank_scaling import ONE, scaling
+from parts.training.rank_scaling import INDEPENDENT, ONE, scaling
 from parts.training.step_memory import TOY, TOY_DECODER, Memory, memory_here
-from parts.training.training_subject import KEPT, PRECISIONS, Form, Plan
+from parts.training.training_setup import ACTIVATIONS, PRECISIONS, SetupSpec, StepVariant
 from parts.training.wenet_package import INSTALL, import_wenet
-from parts.training.wenet_subject import make_subject
+from parts.training.wenet_setup import make_setup
 from tqdm import tqdm
 
 from wenet_fusion.cli.train import bfloat16_instructions
@@ -31,27 +31,27 @@ from wenet_fusion.model.decoder import DecoderConfig
 from wenet_fusion.model.encoder_config import EncoderConfig
 
 NORM_ALONE = f"{OURS} with LayerNorm"  # only the norms differ
-DEFAULT, LAYERS = KEPT
-# torch imports torch._dynamo with the first optimiser.
+DEFAULT, LAYERS = ACTIVATIONS
+# Modules that a new process would otherwise import during the measurement; the first optimiser imports torch._dynamo.
 PRELOADED = ["torch._dynamo", "torch.distributed", "wenet_fusion.recipe", "wenet_fusion.training.optimisation.update"]
-STEP_GOAL, MEMORY_GOAL = 1.1, 1.1  # largest ratios to LayerNorm
-WENETS, WENET_GOAL = "WeNet's own Conformer", 0.65
+STEP_GOAL, MEMORY_GOAL = 1.1, 1.1  # largest ratios of FusionFormer to models with LayerNorm
+WENETS, WENET_GOAL = "WeNet's own Conformer", 0.65  # the largest ratio of step times
 AS_WENET = (
     f"`{CONFORMER}` has the settings of WeNet's Conformer (`norm: layer`, `activation: swish`, `conv_gate: glu`, "
-    "`positions: rel_pos`, as many subsampling channels as it is wide), in this toolkit's code. "
+    "`positions: rel_pos`, as many subsampling channels as the encoder's width) but runs this toolkit's code. "
 )
-WITHOUT_WENET = "WeNet's own code is no part of this repository: `--wenet FOLDER` times its step too."
+WITHOUT_WENET = "WeNet's own code is no part of this repository; `--wenet FOLDER` times its step too."
 WITH_WENET = (
     f"`{WENETS}` is WeNet's code as Rev.com ships it in rev-reverb 0.1.0. It has the same shapes, both decoders, "
-    "WeNet's optimiser (Adam) and our clipping; its dynamic chunk is drawn once, for all steps. It is given features "
-    "for the same number of encoder frames; our models compute features and masks within the step."
+    "WeNet's optimiser (Adam) and our gradient clipping; all steps use the same chunk size. Its input is features "
+    "for the same number of encoder frames, while our models compute features and masks within the step."
 )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, default=8, help="utterances in a batch (default: 8)")
     parser.add_argument("--seconds", type=float, default=8.0, help="length of each utterance (default: 8)")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of every form (default: 5)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of every variant (default: 5)")
     parser.add_argument(
         "--precisions",
         nargs="+",
@@ -76,34 +76,34 @@ def measure(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     seconds, rounds = (1.0, 1) if args.quick else (args.seconds, args.rounds)
     encoders = {OURS: encoder, NORM_ALONE: replace(encoder, norm="layer"), CONFORMER: conformer(encoder)}
     size = BatchSize(rows=args.rows, seconds=seconds, tokens=int(4 * seconds))
-    plans = {name: Plan(config, decoder, size, args.seed) for name, config in encoders.items()}
+    specs = {name: SetupSpec(config, decoder, size, args.seed) for name, config in encoders.items()}
     if args.wenet is not None:
-        plans[WENETS] = Plan(encoder, decoder, size, args.seed, _with_package(args.wenet))
-    forms = [
-        Form(name, precision, kept)
+        specs[WENETS] = SetupSpec(encoder, decoder, size, args.seed, _with_package(args.wenet))
+    variants = [
+        StepVariant(name, precision, activations)
         for precision in precisions
-        for name in plans
-        for kept in KEPT
-        if kept == DEFAULT or name != WENETS  # WeNet's model has one form
+        for name in specs
+        for activations in ACTIVATIONS
+        if activations == DEFAULT or name != WENETS  # WeNet's model keeps all activations
     ]
-    times, memory = time_steps(plans, forms, rounds), measure_memory(plans, forms)
-    ranks = {name: scaling(plans[name], precisions[0], rounds) for name in (OURS, CONFORMER)}
+    times, memory = time_steps(specs, variants, rounds), measure_memory(specs, variants)
+    ranks = {name: scaling(specs[name], precisions[0], rounds) for name in (OURS, CONFORMER)}
     audio = args.rows * seconds
     goals = find_goals(times, memory, precisions)
     text = "\n\n".join(
         [
             f"Batches of {args.rows} x {seconds:g} s; medians of {rounds} rounds; vector instructions of torch: "
             f"{torch.backends.cpu.get_cpu_capability()}, for bfloat16 {' '.join(bfloat16_instructions()) or 'none'}. "
-            'Audio hours per hour count the steps alone, without loading. "MB kept" is what the forward pass keeps for '
-            'the backward pass. "MB at most" is the peak memory of the process, less its memory before the model is '
-            "built.",
-            forms_table(times, memory, audio),
+            'Audio hours per hour count the steps alone, without loading. "MB kept" is the size of the tensors that '
+            'the forward pass keeps for the backward pass. "MB at most" is the peak memory of the process minus its '
+            "memory before the model is built.",
+            variants_table(times, memory, audio),
             "Ratios:",
             ratios_table(times, memory, precisions),
             goals_table(goals),
             AS_WENET + (WITHOUT_WENET if args.wenet is None else WITH_WENET),
-            f"The next table compares one rank and two ranks on two cores (gloo, {precisions[0]}; a thread and a batch "
-            "for each rank). `two that share nothing` are two trainings at once, which share the machine only:",
+            f"The next table compares one rank and two ranks on two cores (gloo, {precisions[0]}; each rank has a "
+            f"thread and a batch). `{INDEPENDENT}` run at the same time and share only the machine:",
             ranks_table(ranks, audio),
         ]
     )
@@ -111,29 +111,31 @@ def measure(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
         "audio_seconds": audio,
         "encoders": encoders,
         "wenet": args.wenet is not None,
-        "steps": {form.name: {**times[form.name]._asdict(), **memory[form.name]._asdict()} for form in forms},
+        "steps": {
+            variant.name: {**times[variant.name]._asdict(), **memory[variant.name]._asdict()} for variant in variants
+        },
         "ranks": {name: {how: timing._asdict() for how, timing in found.items()} for name, found in ranks.items()},
         "goals": goals,
     }
     return text, record
 
 
-def time_steps(plans: dict[str, Plan], forms: Sequence[Form], rounds: int) -> dict[str, Timing]:
-    """Time the steps of all forms by turns; the forms of one model share their weights."""
-    precisions = tuple(dict.fromkeys(form.precision for form in forms))
-    subjects = {name: make_subject(plan, precisions) for name, plan in plans.items()}
-    calls = {form.name: subjects[form.model].call(form.precision, form.kept) for form in forms}
+def time_steps(specs: dict[str, SetupSpec], variants: Sequence[StepVariant], rounds: int) -> dict[str, Timing]:
+    """Time the steps of all variants by turns. The variants of a model use the same weights."""
+    precisions = tuple(dict.fromkeys(variant.precision for variant in variants))
+    setups = {name: make_setup(spec, precisions) for name, spec in specs.items()}
+    calls = {variant.name: setups[variant.model].call(variant.precision, variant.activations) for variant in variants}
     with tqdm(total=rounds * len(calls), desc="steps", unit="turn", leave=False, disable=None) as bar:
         return by_turns(calls, rounds, 1, bar.update)
 
 
-def measure_memory(plans: dict[str, Plan], forms: Sequence[Form]) -> dict[str, Memory]:
-    """Measure the memory of each form in a new process that has preloaded all modules."""
+def measure_memory(specs: dict[str, SetupSpec], variants: Sequence[StepVariant]) -> dict[str, Memory]:
+    """Measure the memory of each variant in a new process, forked from one that has imported `PRELOADED`."""
     multiprocessing.set_forkserver_preload(PRELOADED)
     context, found = multiprocessing.get_context("forkserver"), {}
-    for form in tqdm(forms, desc="memory", leave=False, disable=None):
+    for variant in tqdm(variants, desc="memory", leave=False, disable=None):
         with ProcessPoolExecutor(1, mp_context=context) as process:
-            found[form.name] = process.submit(memory_here, plans[form.model], form).result()
+            found[variant.name] = process.submit(memory_here, specs[variant.model], variant).result()
     return found
 
 
@@ -149,31 +151,32 @@ def _with_package(folder: Path) -> Path:
 # ---- tables
 
 
-def ratios(precisions: Sequence[str], others: Sequence[str]) -> list[tuple[str, Form, Form]]:
-    """Return the ratios to report: a name, a form, and the form by which it is divided."""
+def ratios(precisions: Sequence[str], others: Sequence[str]) -> list[tuple[str, StepVariant, StepVariant]]:
+    """Return the ratios to report: name, variant in the numerator, variant in the denominator."""
     found = []
     for precision in precisions:
-        ours = Form(OURS, precision, DEFAULT)
-        found += [(f"{OURS} to {other}, {precision}", ours, Form(other, precision, DEFAULT)) for other in others]
+        ours = StepVariant(OURS, precision, DEFAULT)
+        found += [(f"{OURS} to {other}, {precision}", ours, StepVariant(other, precision, DEFAULT)) for other in others]
         for model in (OURS, CONFORMER):
-            checked = Form(model, precision, LAYERS)
-            found.append((f"`checkpoint_activations` to without, {model}, {precision}", checked, checked.by_default))
+            checked = StepVariant(model, precision, LAYERS)
+            name = f"`checkpoint_activations` to without, {model}, {precision}"
+            found.append((name, checked, checked.without_checkpointing))
     if len(precisions) > 1:
         for model in (OURS, CONFORMER):
-            pair = [Form(model, precision, DEFAULT) for precision in ("bfloat16", "float32")]
+            pair = [StepVariant(model, precision, DEFAULT) for precision in ("bfloat16", "float32")]
             found.append((f"bfloat16 to float32, {model}", pair[0], pair[1]))
     return found
 
 
 def others_timed(times: Mapping[str, Timing], precision: str) -> list[str]:
-    """Return the models that were timed in addition to ours."""
-    return [name for name in (CONFORMER, NORM_ALONE, WENETS) if Form(name, precision, DEFAULT).name in times]
+    """Return the other models that were timed, with which ours is compared."""
+    return [name for name in (CONFORMER, NORM_ALONE, WENETS) if StepVariant(name, precision, DEFAULT).name in times]
 
 
 def find_goals(times: dict[str, Timing], memory: dict[str, Memory], precisions: Sequence[str]) -> list[Goal]:
     goals = []
     for other in others_timed(times, precisions[0]):
-        pair = Form(OURS, precisions[0], DEFAULT).name, Form(other, precisions[0], DEFAULT).name
+        pair = StepVariant(OURS, precisions[0], DEFAULT).name, StepVariant(other, precisions[0], DEFAULT).name
         step, peak = times[pair[0]].median / times[pair[1]].median, memory[pair[0]].peak / memory[pair[1]].peak
         wanted = WENET_GOAL if other == WENETS else STEP_GOAL
         goals.append(Goal(f"step of {OURS} to {other}", wanted, step, at_most=True))
@@ -181,7 +184,7 @@ def find_goals(times: dict[str, Timing], memory: dict[str, Memory], precisions: 
     return goals
 
 
-def forms_table(times: dict[str, Timing], memory: dict[str, Memory], audio: float) -> str:
+def variants_table(times: dict[str, Timing], memory: dict[str, Memory], audio: float) -> str:
     head = ["model, precision, activations", "ms per step", "quartiles", "audio h per h", "MB kept", "MB at most"]
     rows = [
         [

@@ -1,7 +1,7 @@
-"""Import WeNet's Python package, as shipped by Rev.com in rev-reverb 0.1.0, without unneeded dependencies.
+"""Import WeNet's Python package, as shipped by Rev.com in rev-reverb 0.1.0, without its unneeded dependencies.
 
-The package's __init__ imports Rev.com's programs, and its modules import packages (wandb, whisper, ...) that neither
-models nor exports use; stubs replace these during the import.
+The package's __init__ is skipped, because it imports Rev.com's programs. Its modules import packages (wandb, whisper,
+...) that neither models nor exports use; stubs replace these packages during the import.
 """
 
 import functools
@@ -60,7 +60,8 @@ def _prepare(folder: Path | None) -> None:
     package = types.ModuleType("wenet")
     package.__path__ = list(found.submodule_search_locations)
     sys.modules["wenet"] = package
-    for name in ("Optional", "Union"):  # WeNet imports them from this module; newer versions of torch lack them
+    # WeNet imports these names from torch.nn.modules.conv, which lacks them in newer versions of torch.
+    for name in ("Optional", "Union"):
         vars(torch.nn.modules.conv).setdefault(name, getattr(typing, name))
 
 

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from parts.comparison.execution import Ended
+from parts.comparison.execution import CommandResult
 from parts.comparison.outcomes import Outcome
 from parts.comparison.study import RunSpec, Size, Study, Task
 
@@ -21,7 +21,7 @@ def small_study(folder: Path, **changes: object) -> Study:
 
 @dataclass
 class KnownRuns:
-    """The runs that have ended so far; implements the protocol `Found`."""
+    """The runs that have ended so far; implements the protocol `RunOutcomes`."""
 
     outcomes: dict[RunSpec, Outcome] = field(default_factory=dict)
     evaluated: set[RunSpec] = field(default_factory=set)
@@ -51,14 +51,14 @@ class FakeCommand:
     def __init__(self, wer=lambda folder: 0.05, kills: int = 0) -> None:
         self.wer, self.kills, self.calls = wer, kills, []
 
-    def __call__(self, arguments: list[str], output: Path) -> Ended:
+    def __call__(self, arguments: list[str], output: Path) -> CommandResult:
         self.calls.append(arguments)
         options = dict(zip(arguments[1::2], arguments[2::2]))
         if arguments[0] == "evaluate":
             results = Path(options["--result_dir"])
             results.mkdir()
             write_results(results, errors=[1, 0, 0, 0])
-            return Ended(0, 1.0)
+            return CommandResult(0, 1.0)
         folder, updates = Path(options["--model_dir"]), setting(arguments, "training.max_steps")
         wer = self.wer(folder)
         killed = self.kills > 0
@@ -67,13 +67,13 @@ class FakeCommand:
         (folder / "training_state.pt").write_bytes(b"state")
         if killed:
             output.write_text("Killed\n")
-            return Ended(-9, 10.0)
+            return CommandResult(-9, 10.0)
         if wer is None:
             output.write_text("error: training diverged: 10 updates in a row were not finite\n")
-            return Ended(1, 10.0)
+            return CommandResult(1, 10.0)
         (folder / f"step_{int(updates):06d}.pt").write_bytes(b"model")
         output.write_text("trained\n")
-        return Ended(0, 10.0)
+        return CommandResult(0, 10.0)
 
 
 def setting(arguments: list[str], name: str) -> str:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from parts.exported_files import write_int8_archive, write_script
 from parts.speed_setup import SAMPLE_RATE, Sizes, peaked_model
-from parts.subjects import write_int8_archive, write_script
 from wenet_fusion_runtime import Recognizer
 from wenet_fusion_runtime.audio.reader import load_audio
 from wenet_fusion_runtime.model.engines import AUTO, TORCH
@@ -16,29 +16,29 @@ from wenet_fusion_runtime.server.settings import SERVER_OPTIONS
 from wenet_fusion_runtime.stream.offline import transcribe_offline
 
 LARGE, TRAINED = "large encoder", "trained model"
-NOISES = 6  # recordings of noise, of different lengths
+NOISES = 6  # number of noise recordings; each has another length
 
 
-class ServingSubject(NamedTuple):
-    """A model and its recordings."""
+class ServedModel(NamedTuple):
+    """A model to serve, and its recordings."""
 
     name: str
     path: Path
     recognizer: Recognizer
     chunk: int  # encoder frames
     recordings: list[np.ndarray]  # int16 at the model's rate
-    texts: list[str]  # the expected texts
-    backend: str = AUTO  # what runs the model, see `load_model`
+    texts: list[str]  # expected text of each recording
+    backend: str = AUTO  # see `load_model`
 
     @property
     def sample_rate(self) -> int:
         return self.recognizer.model.meta.sample_rate
 
 
-def large_subject(sizes: Sizes, folder: Path, longest_seconds: float, seed: int, backend: str) -> ServingSubject:
-    """Return an encoder with random weights in int8 with constant scales, and noise: TorchScript for the backend TORCH,
-    else an ONNX archive. The expected texts are those of single streams: offline evaluation of int8 may round
-    differently, and random weights amplify the difference.
+def make_large_model(sizes: Sizes, folder: Path, longest_seconds: float, seed: int, backend: str) -> ServedModel:
+    """Return an encoder with random weights, in int8 with constant scales, and recordings of noise. Its file is
+    TorchScript for the backend TORCH, otherwise an ONNX archive. The expected texts are those of single streams, not of
+    offline evaluation, which may round int8 differently: random weights amplify the difference.
     """
     rng, longest = np.random.default_rng(seed), round(SAMPLE_RATE * longest_seconds)
     noise = [rng.normal(0, 0.1, longest * (NOISES - i) // NOISES).astype(np.float32) for i in range(NOISES)]
@@ -52,11 +52,11 @@ def large_subject(sizes: Sizes, folder: Path, longest_seconds: float, seed: int,
     recordings = [_to_int16(samples) for samples in noise]
     texts = streamed_texts(recognizer, recordings, chunk)
     name = LARGE if backend == TORCH else f"{LARGE}, {backend}"
-    return ServingSubject(name, path, recognizer, chunk, recordings, texts, backend)
+    return ServedModel(name, path, recognizer, chunk, recordings, texts, backend)
 
 
-def trained_subject(path: Path, data_list: Path, count: int | None) -> ServingSubject:
-    """Return a trained model and the first `count` recordings of a list, with their texts from offline evaluation.
+def load_trained_model(path: Path, data_list: Path, count: int | None) -> ServedModel:
+    """Return a trained model and the first `count` recordings of a list; expect the texts of offline evaluation.
 
     Raises:
         OSError, ValueError: the model or a recording cannot be read.
@@ -72,11 +72,11 @@ def trained_subject(path: Path, data_list: Path, count: int | None) -> ServingSu
     for samples in map(to_float, recordings):
         results = transcribe_offline(recognizer.model, samples, chunk, meta.left(chunk), recognizer.options)
         texts.append(" ".join(result.text for result in results if result.text))
-    return ServingSubject(TRAINED, path, recognizer, chunk, recordings, texts)
+    return ServedModel(TRAINED, path, recognizer, chunk, recordings, texts)
 
 
 def streamed_texts(recognizer: Recognizer, recordings: Sequence[np.ndarray], chunk: int) -> list[str]:
-    """Return the text of each recording, decoded in a stream without an engine."""
+    """Return the text of each recording, decoded as a single stream without an engine."""
     texts = []
     for samples in recordings:
         with recognizer.create_stream(chunk) as stream:

@@ -1,4 +1,4 @@
-"""A model in training, whose steps are measured in several precisions, with and without recomputed activations."""
+"""A model in training, whose steps are measured in several precisions, with and without activation checkpointing."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,58 +21,59 @@ from wenet_fusion.training.optimisation.update import Gradients
 from wenet_fusion.training.training_config import Precision, TrainingConfig
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
-KEPT = {"default": False, "layer inputs kept": True}  # what is kept for the backward pass -> `checkpoint_activations`
+# The activations that are kept for the backward pass: label in tables -> whether activation checkpointing is on.
+ACTIVATIONS = {"default": False, "layer inputs kept": True}
 VOCABULARY = 5000
-STEP = 1  # every step counts as the first, so that chunking and masks are the same
+STEP = 1  # each measured step passes this number, so that all draw the same chunking and masks
 RATE = 1e-6  # so small that the weights hardly change
 
 
-class Form(NamedTuple):
-    """One combination of model, precision and kept activations that is timed."""
+class StepVariant(NamedTuple):
+    """A combination of model, precision and kept activations, to be timed."""
 
     model: str
     precision: Precision
-    kept: str  # a key of KEPT
+    activations: str  # a key of ACTIVATIONS
 
     @property
     def name(self) -> str:
-        return f"{self.model}, {self.precision}, {self.kept}"
+        return f"{self.model}, {self.precision}, {self.activations}"
 
     @property
-    def by_default(self) -> "Form":
-        return self._replace(kept="default")
+    def without_checkpointing(self) -> "StepVariant":
+        return self._replace(activations="default")
 
 
-class Plan(NamedTuple):
-    """A model with random weights, and its batch."""
+class SetupSpec(NamedTuple):
+    """The shapes of a model with random weights, and of its batch."""
 
     encoder: EncoderConfig
     decoder: DecoderConfig
     size: BatchSize
     seed: int
-    wenet: Path | None = None  # folder of WeNet's package, whose model of these shapes replaces ours
+    wenet: Path | None = None  # folder of WeNet's package, to train WeNet's model of these shapes; None: our model
 
 
-class Subject:
-    """A model with its optimiser and a batch; each of `ranks` adds its own batch to a step."""
+class TrainingSetup:
+    """Our model with its optimiser and a batch; with several `ranks`, each rank trains on a batch of its own."""
 
-    def __init__(self, plan: Plan, precisions: tuple[Precision, ...], ranks: Ranks = Ranks()) -> None:
-        torch.manual_seed(plan.seed)
-        self.model = AsrModel(ModelConfig(encoder=plan.encoder, decoder=plan.decoder), VOCABULARY).train()
+    def __init__(self, spec: SetupSpec, precisions: tuple[Precision, ...], ranks: Ranks = Ranks()) -> None:
+        torch.manual_seed(spec.seed)
+        self.model = AsrModel(ModelConfig(encoder=spec.encoder, decoder=spec.decoder), VOCABULARY).train()
         self._optimizer = build_optimizer(OptimConfig(learning_rate=RATE), self.model)
         configs = {precision: TrainingConfig(precision=precision) for precision in precisions}
         self._gradients = {
-            precision: Gradients(self.model, config, SpecAugmentConfig(), plan.seed, ranks)
+            precision: Gradients(self.model, config, SpecAugmentConfig(), spec.seed, ranks)
             for precision, config in configs.items()
         }
-        self._batch = made_batch(plan.size, self.model.config.frontend.sample_rate, VOCABULARY)
+        self._batch = made_batch(spec.size, self.model.config.frontend.sample_rate, VOCABULARY)
 
-    def call(self, precision: Precision, kept: str) -> Callable[[], None]:
-        """Return a step: forward, backward, update."""
+    def call(self, precision: Precision, activations: str) -> Callable[[], None]:
+        """Return a function that runs a step: forward pass, backward pass, update."""
         gradients = self._gradients[precision]
 
         def step() -> None:
-            checkpoint_activations(self.model, KEPT[kept])
+            checkpoint_activations(self.model, ACTIVATIONS[activations])
             gradients.compute(STEP, [self._batch], self._optimizer, stop=False)
             gradients.apply(self._optimizer)
 
@@ -80,7 +81,7 @@ class Subject:
 
 
 def checkpoint_activations(model: nn.Module, checkpointed: bool) -> None:
-    """Choose whether the backward pass computes the layers again, instead of keeping their activations."""
+    """Turn activation checkpointing on or off: the backward pass then computes the layers again."""
     for module in model.modules():
         module.__class__ = LayerChain if type(module) is RecomputedChain else type(module)
     if checkpointed:
@@ -88,7 +89,7 @@ def checkpoint_activations(model: nn.Module, checkpointed: bool) -> None:
 
 
 def saved_bytes(model: nn.Module, step: Callable[[], None]) -> int:
-    """Return the bytes that a step keeps from its forward pass to its backward pass, without the parameters."""
+    """Return the bytes of the tensors, except parameters, that the forward pass keeps for the backward pass."""
     parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     found: dict[int, int] = {}
 

@@ -1,11 +1,11 @@
-"""WeNet's model in training, in WeNet's own code, whose steps are compared with ours."""
+"""WeNet's model in training with WeNet's own code, to compare its steps with ours."""
 
 import argparse
 import math
 from collections.abc import Callable
 
 import torch
-from parts.training.training_subject import RATE, VOCABULARY, Plan, Subject
+from parts.training.training_setup import RATE, VOCABULARY, SetupSpec, TrainingSetup
 from parts.training.wenet_package import import_wenet
 from torch import nn
 
@@ -15,27 +15,28 @@ from wenet_fusion.training.optimisation.optim import OptimConfig
 from wenet_fusion.training.training_config import AUTOCAST, Precision
 
 BINS = FrontendConfig().num_mel_bins
-FRAMES_PER_SECOND, SUBSAMPLING, CUT = 25, 4, 3  # of encoder frames; features in each; features dropped at the end
+FRAMES_PER_SECOND, SUBSAMPLING = 25, 4  # encoder frames per second, feature frames per encoder frame
+CUT = 3  # feature frames that WeNet's subsampling drops at the end
 
 
-class WenetSubject:
+class WenetTrainingSetup:
     """WeNet's Conformer with its decoders, its optimiser and a batch of features.
 
-    It has the shapes of the plan's encoder and decoder, causal convolutions and dynamic chunks.
+    It has the shapes of the spec's encoder and decoder, causal convolutions and dynamic chunks.
 
     Raises:
         ImportError: see `import_wenet`.
     """
 
-    def __init__(self, plan: Plan, precisions: tuple[Precision, ...]) -> None:
-        torch.manual_seed(plan.seed)
-        build = import_wenet("utils.init_model", plan.wenet).init_model
-        self.model: nn.Module = build(argparse.Namespace(checkpoint=None, enc_init=None), settings(plan))[0].train()
+    def __init__(self, spec: SetupSpec, precisions: tuple[Precision, ...]) -> None:
+        torch.manual_seed(spec.seed)
+        build = import_wenet("utils.init_model", spec.wenet).init_model
+        self.model: nn.Module = build(argparse.Namespace(checkpoint=None, enc_init=None), settings(spec))[0].train()
         self._optimizer = torch.optim.Adam(self.model.parameters(), lr=RATE)  # as WeNet's training builds it
-        self._seed = plan.seed
-        rows, tokens = plan.size.rows, plan.size.tokens
+        self._seed = spec.seed
+        rows, tokens = spec.size.rows, spec.size.tokens
         # As many encoder frames as in our model for the same duration.
-        frames = SUBSAMPLING * math.ceil(plan.size.seconds * FRAMES_PER_SECOND) + CUT
+        frames = SUBSAMPLING * math.ceil(spec.size.seconds * FRAMES_PER_SECOND) + CUT
         ids = 3 + torch.arange(tokens) % (VOCABULARY - 3)
         self._batch = {
             "feats": torch.randn(rows, frames, BINS),
@@ -46,8 +47,8 @@ class WenetSubject:
             "tasks": [""] * rows,
         }
 
-    def call(self, precision: Precision, kept: str) -> Callable[[], None]:
-        """Return a step: forward, backward, update. WeNet's model keeps all activations, whatever `kept` is."""
+    def call(self, precision: Precision, activations: str) -> Callable[[], None]:
+        """Return a function that runs a step; see `TrainingSetup.call`. WeNet's model always keeps all activations."""
         dtype, parameters = AUTOCAST[precision], list(self.model.parameters())
 
         def step() -> None:
@@ -62,14 +63,14 @@ class WenetSubject:
         return step
 
 
-def make_subject(plan: Plan, precisions: tuple[Precision, ...]) -> Subject | WenetSubject:
-    """Return the model of a plan: ours, or WeNet's if the plan has the folder of its package."""
-    return Subject(plan, precisions) if plan.wenet is None else WenetSubject(plan, precisions)
+def make_setup(spec: SetupSpec, precisions: tuple[Precision, ...]) -> TrainingSetup | WenetTrainingSetup:
+    """Set up our model, or WeNet's if the spec names the folder of WeNet's package."""
+    return TrainingSetup(spec, precisions) if spec.wenet is None else WenetTrainingSetup(spec, precisions)
 
 
-def settings(plan: Plan) -> dict[str, object]:
-    """Return the configuration of WeNet's U2++ Conformer with the plan's shapes, in the form of WeNet's training."""
-    encoder, decoder, loss = plan.encoder, plan.decoder, LossConfig()
+def settings(spec: SetupSpec) -> dict[str, object]:
+    """Return the configuration of WeNet's U2++ Conformer with the spec's shapes, as WeNet's training reads it."""
+    encoder, decoder, loss = spec.encoder, spec.decoder, LossConfig()
     return {
         "input_dim": BINS,
         "output_dim": VOCABULARY,

@@ -1,4 +1,4 @@
-"""The forms of an encoder: TorchScript and onnxruntime, in several precisions."""
+"""Variants of an encoder to be timed: TorchScript and onnxruntime, in several precisions."""
 
 import copy
 import logging
@@ -36,26 +36,26 @@ except ImportError as error:
 FACTOR, BINS = 4, 80  # feature frames per encoder frame, mel bins
 CALIBRATION_SECONDS = 8
 
-Class = Literal["float", "int8"]
+Kind = Literal["float", "int8"]  # speeds are compared within a kind
 Call = Callable[[], object]
 
 
-class Form(NamedTuple):
-    """One way to run an encoder, or its linear layers alone."""
+class EncoderVariant(NamedTuple):
+    """An encoder, or its linear layers alone, on one engine in one precision."""
 
     name: str  # engine and precision
-    kind: Class
-    prepare: Callable[[Shape], Call]  # returns a call that runs the next step of streams of this shape
+    kind: Kind
+    prepare: Callable[[Shape], Call]  # returns a function whose every call runs the next step of the streams
 
 
 def scripted(module: nn.Module, frozen: bool) -> torch.jit.ScriptModule:
-    """Return the module as TorchScript for inference, perhaps with its weights frozen into the graph."""
+    """Return the module as TorchScript for inference; `frozen`: with its weights frozen into the graph."""
     script = torch.jit.script(module.eval())
     return torch.jit.freeze(script) if frozen else script
 
 
-def torch_form(name: str, kind: Class, encoder: nn.Module, frozen: bool) -> Form:
-    """Script an encoder, and run it like our runtime, without autograd and without profiling runs."""
+def torch_variant(name: str, kind: Kind, encoder: nn.Module, frozen: bool) -> EncoderVariant:
+    """Return a variant in TorchScript, which runs like in our runtime: without autograd and profiling runs."""
     step = scripted(EncoderStep(encoder), frozen)
 
     def prepare(shape: Shape) -> Call:
@@ -71,17 +71,17 @@ def torch_form(name: str, kind: Class, encoder: nn.Module, frozen: bool) -> Form
 
         return _filled(call, shape)
 
-    return Form(name, kind, prepare)
+    return EncoderVariant(name, kind, prepare)
 
 
 def tuned_encoder(trained: TrainedModel, precision: Precision, seed: int) -> Encoder:
-    """Return the encoder of `wenet-fusion export --precision PRECISION`; int8 is calibrated on noise."""
+    """Return the encoder as in the file of `wenet-fusion export --precision PRECISION`; int8 is calibrated on noise."""
     calibrate = noise_calibration(trained, seed) if precision == "int8" else None
     return pack_kernels(fused_model(trained), precision, calibrate).encoder
 
 
 def static_onnx_encoder(trained: TrainedModel, seed: int) -> Encoder:
-    """Return the encoder of `wenet-fusion export --format onnx --precision int8`, calibrated on noise."""
+    """Return the encoder as in the file of `wenet-fusion export --format onnx --precision int8`; calibrate on noise."""
     model, calibrate = fused_model(trained), noise_calibration(trained, seed)
     make_onnx_static(model, input_ranges(model, lambda: calibrate(model)))
     return model.encoder
@@ -105,16 +105,16 @@ def noise_calibration(trained: TrainedModel, seed: int) -> Callable[[StreamingMo
 
 
 def dynamic_int8(encoder: Encoder) -> Encoder:
-    """Quantise a model with `torch.ao`: linear layers in int8, with scales of the activations computed in each call."""
+    """Quantise linear layers to int8 with `torch.ao`, which computes the scales of activations in each call."""
     return quantize_dynamic(copy.deepcopy(encoder), {nn.Linear})
 
 
-def linear_form(name: str, kind: Class, encoder: nn.Module, plain: Encoder, frozen: bool) -> Form:
-    """Return a form that runs only the linear layers of an encoder, with inputs of the same sizes as in a step.
+def linear_layers_variant(name: str, kind: Kind, encoder: nn.Module, plain: Encoder, frozen: bool) -> EncoderVariant:
+    """Return a variant of only the linear layers of an encoder, with inputs of the same sizes as in a step.
 
     Args:
         encoder: the encoder in the precision to time.
-        plain: the same encoder in float32, from which the names of the linear layers are taken.
+        plain: the same encoder in float32, to find its linear layers by type.
     """
     names = [name for name, module in plain.named_modules() if isinstance(module, nn.Linear)]
     layers = [encoder.get_submodule(name) for name in names]
@@ -129,11 +129,11 @@ def linear_form(name: str, kind: Class, encoder: nn.Module, plain: Encoder, froz
 
         return call
 
-    return Form(name, kind, prepare)
+    return EncoderVariant(name, kind, prepare)
 
 
 def _inputs_of(encoder: Encoder, names: list[str], shape: Shape) -> list[Tensor]:
-    """Return the input of each named layer in the first step."""
+    """Run the first step, and return the input of each named layer."""
     inputs: dict[str, Tensor] = {}
 
     def watch(name: str) -> RemovableHandle:
@@ -150,14 +150,14 @@ def _inputs_of(encoder: Encoder, names: list[str], shape: Shape) -> list[Tensor]
 
 
 def features_of(shape: Shape) -> tuple[Tensor, Tensor]:
-    """Return noise for one chunk of each stream, and the number of its encoder frames."""
+    """Return noise for one chunk of each stream, and the numbers of encoder frames."""
     size = shape.chunking.size
     features = torch.randn(shape.batch, FACTOR * size, BINS, generator=torch.Generator().manual_seed(size))
     return features, torch.full([shape.batch], size)
 
 
 def _filled(call: Call, shape: Shape) -> Call:
-    """Repeat the call until the left context is full, and return it."""
+    """Call until the left context is full; return the function."""
     for _ in range(shape.chunking.left + 1):
         call()
     return call
@@ -195,26 +195,26 @@ def write_graph(encoder: Encoder, path: Path, domains: Sequence[str] = ()) -> No
 
 
 def quantise(source: Path, target: Path, precision: Literal["int8", "uint8"]) -> Path:
-    """Quantise the matrix products of a graph to 8 bits: "int8" like our exports, "uint8" with a scale per matrix
-    instead of a scale per output.
+    """Quantise the matrix products of a graph to 8 bits: "int8" as our export does, with a scale per output; "uint8"
+    with a scale per matrix.
     """
     if precision == "int8":
         quantise_dynamic(source, target)
         return target
-    logging.disable(logging.WARNING)  # onnxruntime recommends a preparation that has no effect here
+    logging.disable(logging.WARNING)  # onnxruntime recommends a preprocessing that has no effect here
     quantize_dynamic_onnx(source, target, op_types_to_quantize=["MatMul"], weight_type=QuantType.QUInt8)
     logging.disable(logging.NOTSET)
     return target
 
 
-def onnx_form(name: str, kind: Class, path: Path) -> Form:
-    """Run a graph of `write_graph` on onnxruntime with one thread."""
+def onnx_variant(name: str, kind: Kind, path: Path) -> EncoderVariant:
+    """Return the variant of a graph of `write_graph` in onnxruntime, with one thread."""
     opened = session(path)
-    return Form(name, kind, lambda shape: onnx_call(opened, shape))
+    return EncoderVariant(name, kind, lambda shape: onnx_call(opened, shape))
 
 
 def onnx_call(opened: InferenceSession, shape: Shape) -> Call:
-    """Return a call that runs the next step of streams of this shape in a graph of `write_graph`."""
+    """Return a function whose every call runs the next step of the streams, in a graph of `write_graph`."""
     features, lengths = features_of(shape)
     values: dict[str, Any] = {"features": features.numpy(), "lengths": lengths.numpy()}
     names = [node.name for node in opened.get_inputs()[2:]]
