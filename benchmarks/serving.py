@@ -31,7 +31,8 @@ from wenet_fusion_runtime.model.engines import NATIVE, ONNXRUNTIME, TORCH
 from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.chunking import chunking_label
 
-DELAY_GOAL, FIRST_GOAL = 300.0, 50.0  # ms from the end of a chunk to its result: 95 %, and the first one alone
+# Milliseconds from the end of a chunk to its result: for 95 % of the chunks; for a first chunk on an idle server.
+DELAY_GOAL, FIRST_GOAL = 300.0, 50.0
 BATCH_GOALS = {4: 2.0, 16: 1.4}  # by frames per chunk: throughput relative to sequential streams
 LOAD_GOAL = 3.0  # seconds to load a model and warm up
 FIRST_CHUNK_GOAL, MEMORY_GOAL = 2.0, 1.05  # ratios: first chunk to median chunk; largest memory to early memory
@@ -48,7 +49,7 @@ class Work(NamedTuple):
     seconds: float  # duration of the sessions in real time
     idle_seconds: float  # length of the audio of a session on an idle server
     rounds: int  # rounds of the throughput measurement
-    streams: int  # streams in each turn of it
+    streams: int  # streams in each turn of the throughput measurement
     turn_seconds: float  # length of each of these streams
     in_sequence: int  # memory measurement: number of sequential sessions
     long_seconds: float  # memory measurement: length of the long stream

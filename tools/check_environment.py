@@ -1,7 +1,7 @@
 """Check that this Python has the packages of constraints.txt: torch and torchaudio in these versions, others in any.
 
-Print "installed" if the packages of the clone are installed here, "sources" if only their dependencies are; otherwise
-fail with the reason. Runs on Python 3.8 and later.
+Print "installed" if the two packages of this clone are installed too, "sources" if only their dependencies are.
+Otherwise fail with the reason. Runs on Python 3.8 and later.
 """
 
 import importlib.util
@@ -11,11 +11,11 @@ from importlib import metadata
 from pathlib import Path
 
 EXACT = ("torch", "torchaudio")
-OPTIONAL = ("kenlm", "wetext")  # extras of the runtime that env.sh does not install
+OPTIONAL = ("kenlm", "wetext")  # packages of extras that env.sh does not install
 
 
 def problem(root: Path) -> str:
-    """Return the first reason why this interpreter is unsuitable; an empty text if it is suitable."""
+    """Return the first reason why this interpreter is unsuitable, or an empty string if it is suitable."""
     if not (3, 10) <= sys.version_info[:2] <= (3, 13):
         return f"Python {sys.version_info[0]}.{sys.version_info[1]} is not one of 3.10 to 3.13"
     for line in (root / "constraints.txt").read_text().splitlines():
@@ -46,7 +46,7 @@ def runs_clone(root: Path) -> bool:
 
 
 def command_starts(name: str) -> bool:
-    """Return whether an installed command and its function exist; an updated clone may have moved the function."""
+    """Return whether a command and its function exist. An update of the clone may have moved the function."""
     if not Path(sys.executable).with_name(name).exists():
         return False
     try:

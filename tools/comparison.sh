@@ -6,7 +6,7 @@ run_comparison() {
   local program=$root/benchmarks/comparison.py
   local common=(--study "$study" --folder "$dir" --records "${records:-$dir}")
   local run=(run "${common[@]}" --data_dir "$data_dir" --jobs "$jobs")
-  # Each training uses one core; `jobs` of them run at the same time.
+  # Each training uses one core; `jobs` trainings run at the same time.
   export OMP_NUM_THREADS=1
   if [ "$dry_run" = true ]; then
     python "$program" "${run[@]}" --dry_run

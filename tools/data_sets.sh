@@ -1,8 +1,8 @@
-# Sourced by recipes: the data sets of a corpus, and the files that stage 0 makes for each.
+# Sourced by recipes: functions that print the data sets of a corpus and the files that stage 0 makes for each set.
 # shellcheck shell=bash disable=SC2154  # variables of the recipe
-# A set with its own list needs no wav.scp. The list is lhotse's cuts.jsonl.gz (--data_type lhotse) or shards.list
-# (--data_type sequential). The shards of the training set may be URLs, those of dev and test sets must be files. Only
-# stage 8 needs the file text.
+# A set may come with its own list: lhotse's cuts.jsonl.gz (--data_type lhotse) or shards.list (--data_type sequential).
+# Such a set needs no wav.scp, and only stage 8 needs its file text. The shards of the training set may be URLs, those of
+# dev and test sets must be files.
 
 # Print the names of the corpus's data sets.
 data_sets() {
@@ -35,7 +35,7 @@ paths_of() {
   for name in $1; do echo "data/$name/$2"; done
 }
 
-# Print the options for making a set's list, if the set has Kaldi's segments or reco2file_and_channel.
+# Print the options that pass a set's segments and reco2file_and_channel, if it has these files.
 segments_of() {
   [ ! -f "data/$1/segments" ] || echo "--segments data/$1/segments"
   [ ! -f "data/$1/reco2file_and_channel" ] || echo "--reco2file_and_channel data/$1/reco2file_and_channel"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draw the pictures of docs/model.md: a layer before and after folding, chunked attention, and the state of a stream.
 
-The picture of attention is computed with the model's own mask function.
+The attention picture shows the mask that the model's own function returns.
 
 Example: python tools/draw_model.py docs
 """
@@ -20,7 +20,7 @@ from wenet_fusion.model.chunking import Chunking, visible
 sys.path.append(str(Path(__file__).resolve().parent / "measure"))  # the common style of all pictures is defined there
 from pictures import BLUE, GRID, INK, PALE_BLUE, PALE_INK, RED, YELLOW, load_pyplot
 
-FRAMES = 24  # frames of the attention picture
+FRAMES = 24  # number of frames in the attention picture
 CHUNKING = Chunking(4, 2)
 
 
@@ -46,7 +46,7 @@ BRANCHES = {
 
 
 def draw_layer(path: Path) -> None:
-    """Draw the branches of an encoder layer in training and exported."""
+    """Draw the branches of an encoder layer, in training and exported."""
     pyplot = load_pyplot()
     figure, axes = pyplot.subplots(1, 2, figsize=(10.5, 5.4))
     captions = ("each yellow operator folds into the weights above it", "no normalisation is left")

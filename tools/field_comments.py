@@ -1,4 +1,4 @@
-"""Read the comments beside assignments, which explain the fields of a class or the constants of a module."""
+"""Read the comments that explain the fields of a class or the constants of a module."""
 
 import ast
 import inspect
@@ -11,7 +11,7 @@ from types import ModuleType
 def field_comments(owner: type | ModuleType) -> dict[str, str]:
     """Return the comment of each field of a class, or of each constant of a module, by name.
 
-    A comment is taken from the lines right above the assignment and from its own lines; it is empty if there is none.
+    The comment stands right above the assignment or on its own lines; it is empty if there is none.
     """
     source = textwrap.dedent(inspect.getsource(owner))
     tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Write docs/api.md from the docstrings of the names that the two packages export.
+"""Write docs/api.md from the docstrings of everything that the two packages export.
 
-A test fails while the page differs from the docstrings.
+A test fails if the page differs from the docstrings.
 
 Example: python tools/generate_api_page.py docs/api.md
 """
@@ -36,9 +36,9 @@ PACKAGES = {
 
 
 def signature(value: Any) -> str:
-    """Return the call signature of a function or class; empty if it has none.
+    """Return the call signature of a function or class; an empty string if it has none.
 
-    A long signature has a line per parameter, with the comment of the field.
+    Long signatures, and signatures of classes whose fields have comments, have a line per parameter with its comment.
     """
     try:
         found = inspect.signature(value)
@@ -63,13 +63,13 @@ def signature(value: Any) -> str:
 
 
 def one_line(call: str) -> str:
-    """Return the signature of a method on one line, without `self`."""
+    """Return the signature of a method in one line, without `self`."""
     call = re.sub(r"\(\s+", "(", re.sub(r",\s+\)", ")", re.sub(r",\s+(?=\w)", ", ", call)))
     return call.replace("(self, ", "(").replace("(self)", "()")
 
 
 def annotation(value: Any) -> str:
-    """Return a type as in the sources, without the module names."""
+    """Return a type as text, without the names of modules."""
     if isinstance(value, ForwardRef):
         value = value.__forward_arg__
     text = value if isinstance(value, str) else inspect.formatannotation(value)

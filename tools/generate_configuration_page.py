@@ -49,7 +49,7 @@ included. [training.md](training.md) explains how to train, [data.md](data.md) h
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command."""
+    """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=PAGE, help="page to write")
     args = parser.parse_args(arguments)
@@ -91,7 +91,7 @@ def first_sentence(config: type) -> str:
 
 
 def type_name(kind: Any) -> str:
-    """Return a field's type in the words of YAML.
+    """Return a field's type in terms of YAML.
 
     >>> type_name(tuple[float, float]), type_name(int | None)
     ('[number, number]', 'whole number or null')
@@ -109,7 +109,7 @@ def type_name(kind: Any) -> str:
 
 
 def listed(options: Iterable[str]) -> str:
-    """Return options as a Markdown list in one line."""
+    """Return options in one line of Markdown."""
     return ", ".join(f"`{option}`" for option in options)
 
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Make a Python package of an exported file and its language model, which wenet-fusion-runtime uses by default.
+"""Make a Python package that contains an exported file and its language model. If it is installed, wenet-fusion-runtime
+uses this model by default.
 
 Install the folder with pip, or make a wheel of it: pip wheel --no-deps FOLDER. One model can be installed at a time.
 """
@@ -43,7 +44,7 @@ _DEFAULTS = DecodingOptions()
 
 
 def make_package(options: argparse.Namespace) -> Path:
-    """Write the files of the model; earlier ones stay as they are until the new ones are complete.
+    """Write the files of the model; earlier files are replaced when the new ones are complete.
 
     Returns:
         The folder of the model: in the package or, without `output`, in the runtime.
@@ -108,7 +109,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _weights(options: argparse.Namespace) -> dict[str, float]:
-    """Return the decoding weights for the package's description, after a check of them and of the language model."""
+    """Check the decoding weights and the language model; return the weights for the package's description."""
     names = ("lm_weight", "word_bonus")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if given and options.language_model is None:
@@ -127,9 +128,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog="example:\n  python tools/make_model_package.py exp/final.zip --language_model exp/lm.arpa.gz "
         "--lm_weight 0.5 --output dist/model && pip install dist/model",
     )
-    parser.add_argument("model", type=Path, help="exported file, best one of --format onnx --precision int8")
     parser.add_argument(
-        "--language_model", type=Path, metavar="FILE", help="word n-gram model: ARPA, may be gzip, or KenLM"
+        "model", type=Path, help="exported file; recommended: exported with --format onnx --precision int8"
+    )
+    parser.add_argument(
+        "--language_model", type=Path, metavar="FILE", help="word n-gram model: ARPA (or .gz), or KenLM binary"
     )
     parser.add_argument("--lm_weight", type=float, metavar="W", help=f"its weight (default: {_DEFAULTS.lm_weight:g})")
     parser.add_argument(

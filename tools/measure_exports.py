@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Export a checkpoint to several formats, measure the word error rate of each streamed file, and print a table.
 
-If an export fails, e.g. because int8 increases the error rate too much, its line in the table shows the reason.
+If an export fails, e.g. because int8 increases the error rate too much, its row in the table shows the reason.
 
 Example: python tools/measure_exports.py exp/avg_3.pt --data data/dev/data.list \\
     --targets torchscript onnx onnx:int8 sherpa-onnx --output exp/exports
@@ -33,20 +33,20 @@ FILES = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """An export and its error rates as fractions; None: not measured."""
+    """An export and its error rates, which are fractions; None: not measured."""
 
     target: str
     precision: str
     search: str  # search mode with which the texts were decoded
     file: str
     megabytes: float
-    checkpoint: float | None
-    exported: float | None
+    checkpoint: float | None  # error rate of the checkpoint
+    exported: float | None  # error rate of the file
     words: int
     chunk: int | None  # chunk size with the largest increase
-    changed: int  # utterances whose text differs
+    changed: int  # number of utterances whose text differs from the checkpoint's
     utterances: int  # number of measured utterances; precision int8 is measured on half of the data
-    refused: str  # the reason why the export failed; empty: it succeeded
+    refused: str  # why the export failed; empty: it succeeded
 
 
 def parse_target(name: str) -> ExportOptions:

@@ -1,5 +1,5 @@
-# Sourced by recipes after tools/parse_options.sh: options, settings and order of the stages that all recipes share.
-# The work of stages 1 to 8 is in tools/recipe_stages.sh.
+# Sourced by recipes after tools/parse_options.sh: the options, settings and order of the stages that all recipes share.
+# tools/recipe_stages.sh does the work of stages 1 to 8.
 # shellcheck shell=bash disable=SC2154  # variables of the recipe
 #
 #   1 mean and variance of the features   2 vocabulary   3 data lists   4 training   5 averaging and evaluation
@@ -35,7 +35,7 @@ fail() {
   exit 1
 }
 
-# Print PATH, which is relative to the caller's folder, as an absolute path: the recipe changes to its own folder.
+# Print a path that is relative to the caller's folder as an absolute path, because the recipe changes its folder.
 from_caller() {
   case $1 in
     "" | /*) echo "$1" ;;
@@ -85,10 +85,10 @@ enter_recipe() {
     bpe) tokenizer+=("tokenizer.kind=bpe" "tokenizer.split_with_space=false" "tokenizer.bpe_model=data/lang/bpe.model") ;;
   esac
   tokenizer+=("tokenizer.special_tokens=$special_tokens")
-  # All seeds and vocabularies share data/: a second run would change it during the training of the first.
+  # Runs with different seeds and vocabularies share data/: a second run would change it while the first one trains.
   mkdir -p data
   exec 8>data/.lock
-  # Hosts of one training only read data/, so they share the lock.
+  # The hosts of one training only read data/, so they hold the lock together.
   local kind=-x
   [ "$num_nodes" -le 1 ] || [ "$stage" -lt 4 ] || kind=-s
   if command -v flock >/dev/null && ! flock -n $kind 8; then

@@ -1,4 +1,4 @@
-# Sourced by recipes: stages print their name and time, are skipped if done, and fail if their input is missing.
+# Sourced by recipes: functions with which stages print name and time, are skipped if done, and fail without their input.
 # shellcheck shell=bash disable=SC2154  # variables of the recipe
 # The recipe sets stage, stop_stage, force, stage_options (the user's options) and stage_names (an array that begins
 # with stage -1), and defines two functions of a stage number:

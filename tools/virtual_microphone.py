@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Run a command with a virtual microphone, which plays recordings.
+"""Run a command with a virtual microphone that plays recordings.
 
 A PulseAudio daemon plays into a null sink, whose monitor is the command's default ALSA device.
 """
@@ -21,7 +21,7 @@ import soundfile
 from wenet_fusion_runtime.audio.reader import AudioReader
 from wenet_fusion_runtime.console import run_main
 
-RATE = 44100  # native rate of ALSA's plugin for PortAudio; the sink uses it too, so that samples stay exact
+RATE = 44100  # sample rate of ALSA's plugin and of the sink, so that nothing is resampled
 _ALSA = "/usr/share/alsa/alsa.conf"
 _ALSA_PLUGIN = "/usr/lib/*/alsa-lib/libasound_module_pcm_pulse.so"
 _DEVICE = """<{alsa}>
@@ -45,8 +45,8 @@ def missing() -> str | None:
 
 
 def write_room(path: Path, seconds: float, level: float = 0.0005) -> Path:
-    """Write faint noise with standard deviation `level`, because a model may mistake digital silence for the end of a
-    word.
+    """Write faint noise with standard deviation `level` instead of digital silence, which a model may take for the end
+    of a word.
     """
     noise = level * np.random.default_rng(0).standard_normal(round(seconds * RATE))
     soundfile.write(path, noise, RATE, subtype="PCM_16")
@@ -54,12 +54,12 @@ def write_room(path: Path, seconds: float, level: float = 0.0005) -> Path:
 
 
 class VirtualMicrophone:
-    """A separate PulseAudio daemon, which runs within the `with` block, at most for `seconds`. Programs that run with
-    `environment` use it.
+    """A PulseAudio daemon that runs within the `with` block, for `seconds` at most. Programs use it if they run with
+    `environment`.
 
     Args:
         folder: folder to create for the daemon's files.
-        background: a recording that plays all the time, beneath the others.
+        background: a recording that plays all the time, mixed with the others.
     """
 
     def __init__(self, folder: Path, background: Path, seconds: float = 120.0) -> None:
@@ -77,7 +77,7 @@ class VirtualMicrophone:
         }
 
     def play(self, path: Path) -> None:
-        """Play a recording into the microphone, with a moment of background before and after it."""
+        """Play a recording into the microphone, with 0.3 s of background before and after it."""
         time.sleep(0.3)
         subprocess.run([*self._limit, "paplay", str(path)], env=self.environment, check=True)
         time.sleep(0.3)  # the sink's buffer
@@ -88,7 +88,7 @@ class VirtualMicrophone:
         self._daemon.wait(timeout=10)
 
     def wait_for_listener(self, process: subprocess.Popen, seconds: float = 60.0) -> bool:
-        """Wait until a program listens; return False if `process` ends first or `seconds` have passed."""
+        """Wait until a program records; return False if `process` ends first or `seconds` have passed."""
         deadline = time.monotonic() + seconds
         while process.poll() is None and time.monotonic() < deadline:
             command = ["pactl", "list", "short", "source-outputs"]
@@ -134,8 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         usage="%(prog)s [--gap SECONDS] --play FILE... -- COMMAND...",
-        epilog="After the last recording, COMMAND gets Ctrl-C. Needs Linux; PulseAudio need not run, and root may use "
-        "the tool.",
+        epilog="After the last recording, COMMAND gets Ctrl-C. Needs Linux. The tool starts its own PulseAudio daemon, "
+        "also as root.",
     )
     parser.add_argument(
         "--play", nargs="+", type=Path, required=True, metavar="FILE", help="recordings to play, one after another"

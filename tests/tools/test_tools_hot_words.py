@@ -9,7 +9,7 @@ import measure_hot_words
 import numpy as np
 import pytest
 import soundfile
-from measure_hot_words import Found, find
+from measure_hot_words import Occurrences, find
 from support.runtime.fake_model import LEVELS, SAMPLE_RATE, TOKENS, save_model, speak
 
 from wenet_fusion.scoring.error_rate import align
@@ -101,13 +101,15 @@ def test_what_is_wrong_is_listed_and_the_rest_goes_on(folder: Path, capsys: pyte
 @pytest.mark.parametrize(
     "phrase, reference, hypothesis, found",
     [
-        ("b", "a b c", "a b c", Found(1, 1, 1)),
-        ("b", "a b c d", "a c d b", Found(1, 1, 0)),  # found at another place
-        ("a b", "a b c", "a x b c", Found(1, 0, 0)),  # split
-        ("a b", "a b a b", "a b", Found(2, 1, 1)),
-        ("a a", "a a a", "a a a", Found(2, 2, 2)),  # overlapping
-        ("b", "a c", "a b", Found(0, 1, 0)),
+        ("b", "a b c", "a b c", Occurrences(1, 1, 1)),
+        ("b", "a b c d", "a c d b", Occurrences(1, 1, 0)),  # found at another place
+        ("a b", "a b c", "a x b c", Occurrences(1, 0, 0)),  # split
+        ("a b", "a b a b", "a b", Occurrences(2, 1, 1)),
+        ("a a", "a a a", "a a a", Occurrences(2, 2, 2)),  # overlapping
+        ("b", "a c", "a b", Occurrences(0, 1, 0)),
     ],
 )
-def test_a_phrase_is_found_where_it_was_spoken(phrase: str, reference: str, hypothesis: str, found: Found) -> None:
+def test_a_phrase_is_found_where_it_was_spoken(
+    phrase: str, reference: str, hypothesis: str, found: Occurrences
+) -> None:
     assert find(phrase.split(), align(reference.split(), hypothesis.split()).pairs) == found

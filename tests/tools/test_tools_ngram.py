@@ -97,7 +97,7 @@ def test_the_sums_catch_n_grams_that_fall_back_to_others_than_their_ends(
 ) -> None:
     def mistaken(*arguments: object) -> list[kneser_ney.Ngrams]:
         words, *longer = kneser_ney_count(*arguments)
-        return [words, *(level._replace(ending=np.roll(level.ending, 1)) for level in longer)]
+        return [words, *(level._replace(suffix=np.roll(level.suffix, 1)) for level in longer)]
 
     kneser_ney_count = kneser_ney.count_ngrams
     monkeypatch.setattr(kneser_ney, "count_ngrams", mistaken)

@@ -89,7 +89,7 @@ def test_report_of_a_perfect_model(model: Path, spoken: Path, tmp_path: Path) ->
     assert -0.12 <= report["emission_delay_seconds"]["p50"] <= report["emission_delay_seconds"]["p99"] <= 0.32
     assert report["first_text_seconds"]["p50"] > 0
     # A word is emitted in its first frame; it has three.
-    assert report["dated_words"] == 9 and report["undated"] == []
+    assert report["timed_words"] == 9 and report["without_times"] == []
     assert report["start_errors_seconds"]["mean"] == pytest.approx(0, abs=1e-3)
     assert report["end_errors_seconds"]["bias"] == pytest.approx(-2 * FRAME / SAMPLE_RATE, abs=1e-3)
     heard = read_ctm(tmp_path / "words.ctm")
@@ -132,7 +132,7 @@ def test_utterances_without_times_are_counted_and_a_foreign_ctm_is_refused(
     arguments = [str(model), str(spoken / "data.list"), "--chunking", "8/2", "--output", str(tmp_path), "--ctm"]
     assert measure_streaming.main([*arguments, str(tmp_path / "part.ctm")]) == 1
     report = json.loads((tmp_path / "stream.json").read_text())
-    assert (report["undated"], report["dated_words"]) == (["two"], 8), "an empty transcript needs no times"
+    assert (report["without_times"], report["timed_words"]) == (["two"], 8), "an empty transcript needs no times"
     assert "without times in the CTM file 1:\ntwo" in capsys.readouterr().out
     (tmp_path / "foreign.ctm").write_text("other 1 0.5 0.25 A\n")
     with pytest.raises(ValueError, match="foreign.ctm: belongs to other utterances: its first is other.* such as one"):

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Compute the feature statistics of training data with the front-end of the model, and write them as a global_cmvn file
-in WeNet's JSON format. The configuration's data.data_type is the type of the list.
+"""Compute mean and variance of the features of training data, with the front-end of the model. Write them as a
+global_cmvn file in WeNet's JSON format. data.data_type of the configuration is the type of the list.
 """
 
 import argparse
@@ -35,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--max_utterances",
         type=int,
         default=0,
-        help="largest number of utterances to use, spread over the list; 0: all. Of shards that are read in sequence, "
-        "the first utterances of each are used",
+        help="largest number of utterances to use, spread over the list; 0: all. With data_type sequential, the first "
+        "utterances of each shard are used",
     )
     parser.add_argument("overrides", nargs="*", help="key=value: configuration values that replace those of --config")
     args = parser.parse_intermixed_args(arguments)
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = read_recipe(args.config, args.overrides)
     frontend = config.model.frontend
     data_type, settings = config.data.data_type, config.data.sequential
-    # "auto" tells raw lists and lists of shards apart by their first lines.
+    # "auto" distinguishes raw lists from lists of shards by the first line.
     sample = sample_utterances(
         args.data, data_type if data_type in ("lhotse", "sequential") else "auto", settings, args.max_utterances
     )

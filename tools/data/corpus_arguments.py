@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from kaldi_corpus import read_corpus, settle_left_out
+from kaldi_corpus import read_corpus, report_left_out
 
 from wenet_fusion.data.sources import Utterance
 from wenet_fusion.text.special_tokens import SPECIAL_TOKEN_CHOICES
@@ -24,16 +24,18 @@ def add_input_files(parser: argparse.ArgumentParser) -> None:
 
 
 def add_corpus_options(parser: argparse.ArgumentParser, *names: str) -> None:
-    """Add the options that `corpus_of` reads; `names` are further names of --num_workers."""
+    """Add the options that `corpus_of` reads; `names` are aliases of --num_workers."""
     parser.add_argument(
         "--segments", type=Path, help="lines 'key recording start end', times in seconds; end -1: end of the recording"
     )
     parser.add_argument(
-        "--reco2file_and_channel", type=Path, help="lines 'recording file channel'; channels are A, B or count from 1"
+        "--reco2file_and_channel",
+        type=Path,
+        help="lines 'recording file channel'; the channel is A, B or a number from 1",
     )
     parser.add_argument("--special_tokens", choices=SPECIAL_TOKEN_CHOICES, default="refuse", help=SPECIAL_TOKEN_HELP)
     parser.add_argument(
-        "--allow_missing", action="store_true", help="leave out utterances without audio or text instead of stopping"
+        "--allow_missing", action="store_true", help="leave out utterances without audio or text instead of failing"
     )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser.add_argument(
@@ -42,7 +44,7 @@ def add_corpus_options(parser: argparse.ArgumentParser, *names: str) -> None:
     parser.add_argument(
         "--allow_commands",
         action="store_true",
-        help="run the commands in wav.scp ('cmd |') and keep their audio in a folder beside the output",
+        help="run the commands in wav.scp ('cmd |') and store their audio in a folder beside the output",
     )
 
 
@@ -53,10 +55,10 @@ def _positive(text: str) -> int:
 
 
 def corpus_of(args: argparse.Namespace) -> list[Utterance]:
-    """Read the corpus that the arguments describe; the audio of commands is kept beside `args.output`.
+    """Read the corpus that the arguments describe; store the audio of commands beside `args.output`.
 
     Raises:
-        OSError, ValueError: see `read_corpus` and `settle_left_out`.
+        OSError, ValueError: see `read_corpus` and `report_left_out`.
     """
     audio = args.output.with_name(f"{args.output.name}.audio") if args.allow_commands else None
     utterances, left_out = read_corpus(
@@ -68,5 +70,5 @@ def corpus_of(args: argparse.Namespace) -> list[Utterance]:
         args.num_workers,
         audio,
     )
-    settle_left_out(left_out, args.allow_missing)
+    report_left_out(left_out, args.allow_missing)
     return utterances

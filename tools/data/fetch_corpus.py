@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Download the archives of a corpus, check and unpack them. An interrupted download is resumed.
+"""Download the archives of a corpus, verify their checksums and unpack them. Resume interrupted downloads.
 
 Example: python tools/data/fetch_corpus.py --url https://www.openslr.org/resources/12 --checksums local/md5sum.txt \\
     --folder data/corpus dev-clean.tar.gz test-clean.tar.gz
@@ -31,7 +31,8 @@ def fetch(url: str, target: Path) -> None:
     """Download `url` to `target`. An unfinished download is resumed if the server allows it.
 
     Raises:
-        OSError: there is no network, or the download was refused or cut off; the received part stays in `target`.part.
+        OSError: there is no network, or the server refused or cut off the download; the received part stays in
+            `target`.part.
     """
     part = target.with_name(target.name + ".part")
     present = part.stat().st_size if part.exists() else 0
@@ -51,7 +52,7 @@ def fetch(url: str, target: Path) -> None:
         raise OSError(f"connection closed: {error!r}") from error
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            part.unlink()  # it is as long as the file or longer: of another file, or complete but not yet renamed
+            part.unlink()  # it is as long as the file or longer: a part of another file, or complete but not renamed
         raise
     if total and part.stat().st_size < total:
         raise OSError(f"connection closed after {part.stat().st_size} of {total} bytes")
@@ -59,7 +60,7 @@ def fetch(url: str, target: Path) -> None:
 
 
 def fetch_from_mirrors(urls: Sequence[str], target: Path) -> None:
-    """Download a file from the first mirror that has it; resume as long as each attempt brings more of the file.
+    """Download a file from the first mirror that has it; repeat an interrupted download while it makes progress.
 
     Raises:
         OSError: no mirror delivered the whole file (the received part stays in `target`.part), or the disk is full.
@@ -86,7 +87,7 @@ def fetch_from_mirrors(urls: Sequence[str], target: Path) -> None:
 
 
 def read_checksums(path: Path) -> dict[str, str]:
-    """Read the output of md5sum or sha256sum, lines "checksum  name". Raises OSError or ValueError."""
+    """Read the output of md5sum or sha256sum (lines "checksum  name") by name. Raises OSError or ValueError."""
     found = {}
     for number, line in enumerate(read_lines(path), start=1):
         checksum, _, name = line.strip().partition(" ")
@@ -115,7 +116,7 @@ def check(path: Path, expected: str) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack an archive and the archives inside; the files appear in `folder` only after all are unpacked.
+    """Unpack an archive and the archives inside it; move the files to `folder` when all are unpacked.
 
     Raises:
         ValueError: the archive is damaged, or the path of a member leads out of the folder.
@@ -162,7 +163,7 @@ def _move_into(source: Path, destination: Path) -> None:
 
 
 def fetch_archive(name: str, urls: Sequence[str], checksums: Mapping[str, str], folder: Path) -> None:
-    """Download a file to `folder` and check it; unpack an archive, and delete it afterwards.
+    """Download a file to `folder` and verify its checksum. If it is an archive, unpack it and delete it.
 
     Raises:
         OSError: the download failed.

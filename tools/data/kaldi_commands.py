@@ -1,4 +1,4 @@
-"""Run the commands in Kaldi's wav.scp (lines that end in "|") and keep the audio that they write."""
+"""Run the commands in Kaldi's wav.scp (lines that end in "|") and store the audio that they write."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from wenet_fusion_runtime.files import printable
 
 from wenet_fusion.data.progress_bar import progress_bar
 
-_TIMEOUT = 600.0  # longest time of one command, in seconds
+_TIMEOUT = 600.0  # of one command, in seconds
 
 
 def run_commands(commands: Mapping[str, str], folder: Path, num_workers: int) -> tuple[dict[str, str], dict[str, str]]:
-    """Run commands and keep their standard output as files of `folder`.
+    """Run commands and store their standard output in files in `folder`.
 
     Args:
         commands: commands by recording, with their "|" at the end.
-        folder: created if it is missing.
+        folder: folder for the files; created if it is missing.
         num_workers: number of commands that run at the same time.
 
     Returns:
-        The file of each recording; and the reason for each recording without a file.
+        The path of each recording's file; and, for each recording whose command failed, the reason.
     """
     folder.mkdir(parents=True, exist_ok=True)
     places = {key: folder / f"{quote(key, safe='')}.audio" for key in commands}
@@ -37,7 +37,7 @@ def run_commands(commands: Mapping[str, str], folder: Path, num_workers: int) ->
 
 
 def _run(command: str, place: Path) -> str:
-    """Run a command and keep its output in `place`; return the reason if that fails, else an empty string."""
+    """Run a command and store its output in `place`. Return the reason if it fails, otherwise an empty string."""
     shell = ["bash", "-o", "pipefail", "-c", command.rstrip().removesuffix("|")]
     part = place.with_name(place.name + ".part")
     try:

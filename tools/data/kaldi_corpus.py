@@ -32,14 +32,14 @@ TO_THE_END = -1.0  # Kaldi's mark for a segment that ends with its recording
 
 
 class Corpus(NamedTuple):
-    """Utterances of a Kaldi data folder whose audio has a readable header, in the order of `text`."""
+    """The usable utterances of a Kaldi data folder, in the order of `text`, and the reasons for the others."""
 
     utterances: list[Utterance]
     left_out: list[str]  # for each omitted utterance, a line with the reason
 
 
 class Transcript(NamedTuple):
-    """An unchanged transcript from a list."""
+    """A transcript as it is written in a list."""
 
     key: str
     text: str
@@ -47,7 +47,7 @@ class Transcript(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """A part of a recording."""
+    """The part of a recording that holds an utterance."""
 
     recording: str
     start: float  # seconds
@@ -60,12 +60,12 @@ def read_transcripts(path: Path, special_tokens: SpecialTokens = "refuse") -> di
 
     Args:
         path: lines "key transcript".
-        special_tokens: what to do with special tokens such as `[noise]`: "refuse" raises an error, "remove" deletes
-            them, other choices leave them in the transcripts.
+        special_tokens: how to treat special tokens such as `[noise]`: "refuse" raises an error, "remove" deletes them,
+            other choices leave them in the transcripts.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: keys occur twice, or transcripts hold refused special tokens; the message lists the first lines.
+        ValueError: keys occur twice, or transcripts hold special tokens that are refused; the message lists the first.
     """
     rows = read_rows(path)
     written = [Transcript(row.key, row.value, f"{path}:{row.line}") for row in rows]
@@ -73,7 +73,7 @@ def read_transcripts(path: Path, special_tokens: SpecialTokens = "refuse") -> di
 
 
 def clean_transcripts(path: Path, written: Sequence[Transcript], special_tokens: SpecialTokens) -> list[str]:
-    """Return the transcripts of the list `path`, changed as by `read_transcripts`, or raise its ValueError."""
+    """Normalise the transcripts of the list `path`; see `read_transcripts` for the treatment of special tokens."""
     if note := normalization_note({item.key: item.text for item in written}):
         print(f"note: {path}: {note}", file=sys.stderr)
     texts = [normalize_text(item.text) for item in written]
@@ -106,7 +106,7 @@ def read_corpus(
 ) -> Corpus:
     """Read the files of a Kaldi data folder; audio paths are relative to the working directory and become absolute.
 
-    Utterances without transcript, without audio or with an unreadable header are left out; see `settle_left_out`.
+    Utterances without transcript, without audio or with an unreadable header are left out; see `report_left_out`.
 
     Args:
         wav_scp: lines "key path"; with `segments`, the keys are recordings. Paths need not be UTF-8.
@@ -115,9 +115,9 @@ def read_corpus(
             column may give the channel: A, B, or a number that counts from 0, as in Kaldi.
         special_tokens: see `read_transcripts`.
         channels: Kaldi's reco2file_and_channel, lines "recording file channel"; the channel is A, B or counts from 1.
-            A recording that is not in `wav_scp` gets the path of its file in `wav_scp`.
-        num_workers: number of processes that read headers, and of commands that run at the same time.
-        commands_folder: run the commands in `wav_scp` and keep their audio in this folder; None: commands are an error.
+            A recording without a line in `wav_scp` gets the path of its file's line.
+        num_workers: number of processes that read headers; also the number of commands that run at the same time.
+        commands_folder: run the commands in `wav_scp` and store their audio in this folder; None: refuse commands.
 
     Raises:
         OSError: a file cannot be read.
@@ -177,7 +177,7 @@ def read_corpus(
 
 
 def _headers(utterances: Sequence[Utterance], num_workers: int) -> list[AudioHeader | str]:
-    """Read the headers of a long list in several processes, with a progress bar."""
+    """Read the headers; for a long list, in several processes with a progress bar."""
     if num_workers == 1 or len(utterances) < LONG_LIST:
         return read_headers(utterances)
     parts = [utterances[first : first + _PART] for first in range(0, len(utterances), _PART)]
@@ -186,8 +186,8 @@ def _headers(utterances: Sequence[Utterance], num_workers: int) -> list[AudioHea
         return [header for part in found for header in part]
 
 
-def settle_left_out(left_out: Sequence[str], allow_missing: bool) -> None:
-    """Print the utterances that are left out of a list.
+def report_left_out(left_out: Sequence[str], allow_missing: bool) -> None:
+    """Print the utterances that are left out of a list, if `allow_missing` is true.
 
     Raises:
         ValueError: utterances are left out and `allow_missing` is false.
@@ -226,7 +226,7 @@ def _read_segments(path: Path, problems: list[str]) -> dict[str, Segment]:
 def _read_channels(path: Path, recordings: dict[str, str], problems: list[str]) -> dict[str, int]:
     """Read lines "recording file channel"; append messages about wrong lines to `problems`.
 
-    Recordings that `recordings` lacks are added, with the path of their file.
+    Recordings that are missing in `recordings` are added, with the path of their file.
     """
     channels = {}
     for recording, value in read_table(path).items():

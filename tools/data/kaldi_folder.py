@@ -1,4 +1,4 @@
-"""Write the utterances of a corpus as a folder in Kaldi's format."""
+"""Write the utterances of a corpus to a folder in Kaldi's format."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from wenet_fusion_runtime.files import list_problems, write_text
 
 
-class Spoken(NamedTuple):
+class CorpusUtterance(NamedTuple):
     """An utterance of a corpus: a recording and its transcript."""
 
     key: str
@@ -16,13 +16,13 @@ class Spoken(NamedTuple):
     speaker: str
 
 
-def write_kaldi_folder(folder: Path, utterances: Iterable[Spoken]) -> int:
+def write_kaldi_folder(folder: Path, utterances: Iterable[CorpusUtterance]) -> int:
     """Write wav.scp, text and utt2spk, sorted by key, with absolute paths. Return the number of utterances.
 
     Raises:
-        ValueError: a key occurs twice, or there is no utterance; nothing is written.
+        ValueError: a key occurs twice, or there is no utterance; then nothing is written.
     """
-    known: dict[str, Spoken] = {}
+    known: dict[str, CorpusUtterance] = {}
     twice = []
     for utterance in utterances:
         if utterance.key in known:

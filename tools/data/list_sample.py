@@ -1,4 +1,4 @@
-"""Read all utterances of any training list, or a sample of them, without building a dataset."""
+"""Read all utterances of a training list of any type, or a sample of them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ T = TypeVar("T")
 
 
 class Sample(NamedTuple):
-    """Utterances of a list. Utterances in shards are read during the iteration, which is possible only once."""
+    """Utterances of a list, which can be iterated only once: those in shards are read during the iteration."""
 
-    utterances: Iterable[Utterance | Skip]  # a Skip for each one that cannot be read
+    utterances: Iterable[Utterance | Skip]  # a Skip stands for an utterance that cannot be read
     total: int | None  # number of utterances; None if it is known only at the end
 
 
@@ -28,14 +28,14 @@ def sample_utterances(
     settings: SequentialConfig = SequentialConfig(),
     count: int = 0,
 ) -> Sample:
-    """Read a list, or an even sample of it.
+    """Read a list, or a sample that is spread evenly over it.
 
     Args:
         data_list: raw list, list of shards, or lhotse's cuts; with "sequential", a list for `read_shards`.
         data_type: format of the list; see `read_manifest`.
         settings: settings for reading shards in sequence.
-        count: largest number of utterances; 0: all. If shards are read in sequence, the first utterances of each shard
-            are taken. If there are more shards than `count`, only `count` shards, spread over the list, are read.
+        count: largest number of utterances; 0: all. If shards are read in sequence, the sample has the first utterances
+            of each shard; of more shards than `count`, only `count` shards, spread over the list, are read.
 
     Raises:
         FileNotFoundError, ValueError: the list is missing or malformed.
@@ -60,10 +60,10 @@ def even_sample(items: Sequence[T], count: int) -> Sequence[T]:
 
 
 def _first_of_shards(shards: Sequence[Shard], retries: int, count: int) -> Iterator[Utterance | Skip]:
-    """Yield the first utterances of each shard; if a shard has too few, the next shards yield more."""
+    """Yield the first utterances of each shard; if a shard has too few of them, yield more from the next shards."""
     chosen, found = even_sample(shards, count), 0
     for number, shard in enumerate(chosen, start=1):
-        share = number * count // len(chosen)  # utterances to yield up to and including this shard
+        share = number * count // len(chosen)  # utterances to yield from the shards up to this one
         try:
             for utterance in shard.read(retries):
                 yield utterance

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Pack a Hugging Face dataset into tar shards of unchanged audio and normalised text, and write the list of the shards.
+"""Pack a Hugging Face dataset into tar shards with unchanged audio and normalised text, and list the shards.
 
 Example: python tools/data/make_hf_shards.py /corpora/minds14 data/train/shards data/train/data.list \\
     --split train --text transcription
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from corpus_arguments import SPECIAL_TOKEN_HELP
-from kaldi_corpus import settle_left_out
+from kaldi_corpus import report_left_out
 from make_shard_list import add_member
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import replacing, write_text
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             shards.append(path)
             count, seconds = count + len(entries), seconds + sum(entry.seconds for entry in entries)
             progress.update(len(entries))
-    settle_left_out(left_out, args.allow_missing)
+    report_left_out(left_out, args.allow_missing)
     if not shards:
         raise ValueError(f"{args.dataset}: has no rows")
     write_text(args.output, "".join(f"{path}\n" for path in shards))
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def open_rows(dataset: str, config: str | None, split: str | None, columns: Columns) -> Iterator[dict[str, Any]]:
-    """Return the rows of a dataset, with audio as encoded in its files; rows are read one by one, without a cache.
+    """Return the rows of a dataset with undecoded audio; rows are read one by one, without a cache.
 
     Raises:
         ImportError: the package `datasets` is not installed.
@@ -119,7 +119,7 @@ def open_rows(dataset: str, config: str | None, split: str | None, columns: Colu
 def utterances_of(
     rows: Iterator[dict[str, Any]], columns: Columns, special_tokens: str, left_out: list[str]
 ) -> Iterator[Utterance]:
-    """Yield usable rows as utterances with audio and duration; append the keys and reasons of others to `left_out`.
+    """Yield usable rows as utterances with audio and duration; append "KEY: REASON" for other rows to `left_out`.
 
     Raises:
         ValueError: a transcript has special tokens that are refused.
@@ -162,7 +162,7 @@ def utterances_of(
 
 
 def write_shard(path: Path, utterances: Iterator[Utterance]) -> list[IndexEntry]:
-    """Write the text and the audio of every utterance to one tar, and the tar's index; return the index's entries."""
+    """Write text and audio of every utterance to one tar, and its index file. Return the entries of the index."""
     entries = []
     with replacing(path) as temporary, tarfile.open(temporary, "w") as tar:
         for utterance in utterances:

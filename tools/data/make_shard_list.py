@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Pack Kaldi's wav.scp and text into tar shards of 16-bit wav and text, and write the list of the shards."""
+"""Pack the utterances of Kaldi's wav.scp and text into tar shards with 16-bit wav and text, and list the shards."""
 
 import argparse
 import io
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 from corpus_arguments import add_corpus_options, add_input_files, corpus_of
-from kaldi_corpus import LONG_LIST, settle_left_out
+from kaldi_corpus import LONG_LIST, report_left_out
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import replacing, write_text
 
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     shards, damaged = [], []
     workers = min(args.num_workers, len(jobs))
-    # Starting processes is too slow for short lists. They are spawned, because forked ones could inherit held locks.
+    # For short lists, starting processes is too slow. Processes are spawned, because forks could inherit held locks.
     in_threads = workers == 1 or len(utterances) < LONG_LIST
     pool = ThreadPoolExecutor(workers) if in_threads else ProcessPoolExecutor(workers, get_context("spawn"))
     try:
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     shards.append(path)
     finally:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C or a full disk, skip the rest
-    settle_left_out(damaged, args.allow_missing)
+    report_left_out(damaged, args.allow_missing)
     write_text(args.output, "".join(f"{path}\n" for path in shards))
     written = f"{len(shards)} shard{'s' * (len(shards) != 1)}"
     print(f"{args.output}: {len(utterances) - len(damaged)} utterances in {written}")
@@ -68,9 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write_shard(path: Path, utterances: Sequence[Utterance], sample_rate: int) -> list[str]:
-    """Write KEY.txt and KEY.wav of every utterance to one tar, and its index; the same input gives the same bytes.
+    """Write KEY.txt and KEY.wav of every utterance to one tar, and its index file; equal input gives equal bytes.
 
-    Return messages about utterances that cannot be decoded and were left out. Raises OSError if `path` is not writable.
+    Return a message for each utterance that is left out, because it cannot be decoded. Raises OSError if `path` is not
+    writable.
     """
     damaged, entries = [], []
     with replacing(path) as temporary, tarfile.open(temporary, "w") as tar:

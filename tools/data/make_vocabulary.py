@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write a vocabulary (units.txt), and for BPE a sentencepiece model, from the transcripts of a Kaldi text file or of
+"""Make a vocabulary (units.txt), and for BPE a sentencepiece model, from transcripts: a Kaldi text file or a list of
 training data.
 """
 
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("output_dir", type=Path, help="folder for units.txt and, with --kind bpe, bpe.model, bpe.vocab")
     parser.add_argument("--kind", choices=("words", "char", "bpe"), default="char", help="kind of the tokens")
     parser.add_argument(
-        "--vocab_size", type=int, default=5000, help="for bpe: largest number of pieces, without the reserved tokens"
+        "--vocab_size", type=int, default=5000, help="for bpe: largest number of pieces; reserved tokens are added"
     )
     parser.add_argument("--special_tokens", choices=SPECIAL_TOKEN_CHOICES, default="refuse", help=SPECIAL_TOKEN_HELP)
     parser.add_argument(
@@ -55,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--max_utterances",
         type=int,
         default=0,
-        help="largest number of utterances of training data to use, spread over the list; 0: all. Of shards that are "
-        "read in sequence, the first utterances of each are used",
+        help="largest number of utterances of training data to use, spread over the list; 0: all. With data_type "
+        "sequential, the first utterances of each shard are used",
     )
     parser.add_argument(
         "--allow_commands", action="store_true", help="for sequential: run the commands of lines 'pipe:COMMAND'"
@@ -98,7 +98,7 @@ def transcripts_of_list(
     count: int,
     special_tokens: SpecialTokens,
 ) -> list[str]:
-    """Return the transcripts of training data; see `sample_utterances`.
+    """Return the transcripts of a list of training data; see `sample_utterances`.
 
     Raises:
         ValueError, OSError: the list is malformed, more than 1 % of it is unreadable, or special tokens are refused.

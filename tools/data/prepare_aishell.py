@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Write Kaldi's wav.scp, text and utt2spk for the train, dev and test set of AISHELL-1.
 
-The recordings are wav/{train,dev,test}/SPEAKER/*.wav. The spaces between the words of the transcripts are removed,
-because the tokens are characters.
+The recordings are wav/{train,dev,test}/SPEAKER/*.wav. Spaces between words are removed from the transcripts, because
+the tokens are characters.
 
 Example: python tools/data/prepare_aishell.py data_aishell data
 """
@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from kaldi_folder import Spoken, write_kaldi_folder
+from kaldi_folder import CorpusUtterance, write_kaldi_folder
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import list_problems, read_lines
 
@@ -20,17 +20,17 @@ TRANSCRIPT = Path("transcript") / "aishell_transcript_v0.8.txt"
 
 
 def read_transcript(path: Path) -> dict[str, str]:
-    """Read lines "key words of the transcript"; join the words, with Latin letters in upper case. Raises OSError."""
+    """Read lines "key word word ..." by key; join the words, and write Latin letters in upper case. Raises OSError."""
     rows = (line.split() for line in read_lines(path))
     return {row[0]: "".join(row[1:]).upper() for row in rows if row}
 
 
-def read_sets(corpus: Path) -> dict[str, list[Spoken]]:
+def read_sets(corpus: Path) -> dict[str, list[CorpusUtterance]]:
     """Read the utterances of every set. Recordings without a transcript are left out and counted.
 
     Raises:
         OSError: the transcript or a set is missing.
-        ValueError: archives of speakers are not unpacked, or transcripts have no recording.
+        ValueError: the archive of a speaker is not unpacked, or a transcript has no recording.
     """
     if not (corpus / TRANSCRIPT).is_file():
         raise FileNotFoundError(f"{corpus / TRANSCRIPT}: no such file; give the folder data_aishell")
@@ -41,14 +41,16 @@ def read_sets(corpus: Path) -> dict[str, list[Spoken]]:
             "'for f in *.tar.gz; do tar xzf $f && rm $f; done'"
         )
     texts = read_transcript(corpus / TRANSCRIPT)
-    found: dict[str, list[Spoken]] = {}
+    found: dict[str, list[CorpusUtterance]] = {}
     silent = 0
     for name in SETS:
         recordings = sorted((corpus / "wav" / name).glob("*/*.wav"))
         if not recordings:
             raise FileNotFoundError(f"{corpus / 'wav' / name}: has no SPEAKER/*.wav; unpack data_aishell.tgz again")
         found[name] = [
-            Spoken(path.stem, path, texts[path.stem], path.parent.name) for path in recordings if path.stem in texts
+            CorpusUtterance(path.stem, path, texts[path.stem], path.parent.name)
+            for path in recordings
+            if path.stem in texts
         ]
         silent += len(recordings) - len(found[name])
     missing = sorted(texts.keys() - {item.key for utterances in found.values() for item in utterances})

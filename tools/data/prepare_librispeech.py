@@ -8,12 +8,12 @@ import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from kaldi_folder import Spoken, write_kaldi_folder
+from kaldi_folder import CorpusUtterance, write_kaldi_folder
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import list_problems, read_lines
 
 
-def read_part(part: Path) -> Iterator[Spoken]:
+def read_part(part: Path) -> Iterator[CorpusUtterance]:
     """Yield the utterances of a part such as train-clean-100.
 
     Raises:
@@ -34,7 +34,7 @@ def read_part(part: Path) -> Iterator[Spoken]:
             if path is None:
                 problems.append(f"{table}: {key} has no recording {key}.flac")
             else:
-                yield Spoken(key, path, text, key.partition("-")[0])
+                yield CorpusUtterance(key, path, text, key.partition("-")[0])
         problems += [f"{path}: has no transcript in {table.name}" for path in sorted(recordings.values())]
     if problems:
         raise ValueError(

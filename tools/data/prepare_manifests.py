@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from kaldi_folder import Spoken, write_kaldi_folder
+from kaldi_folder import CorpusUtterance, write_kaldi_folder
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import write_text
 
@@ -17,13 +17,15 @@ from wenet_fusion.data.lists.manifest import read_manifest
 from wenet_fusion.data.sources import Utterance
 
 
-def spoken(utterance: Utterance) -> Spoken:
-    """Convert an utterance. Raises ValueError unless its audio is a whole file or a segment of one."""
+def corpus_utterance(utterance: Utterance) -> CorpusUtterance:
+    """Convert an utterance. Raises ValueError unless its audio is a file or a segment of a file, in all channels."""
     if utterance.source.size or utterance.source.content is not None:
         raise ValueError(f"{utterance.key}: its audio is not a file; train on the list itself with data.data_type")
     if utterance.channel is not None:
         raise ValueError(f"{utterance.key}: is a channel of its file; train on the list itself with data.data_type")
-    return Spoken(utterance.key, Path(utterance.source.path), utterance.text, utterance.speaker or utterance.key)
+    return CorpusUtterance(
+        utterance.key, Path(utterance.source.path), utterance.text, utterance.speaker or utterance.key
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("output", type=Path, help="folder for the files of all lists together")
     args = parser.parse_args(arguments)
     utterances = [utterance for path in args.lists for utterance in read_manifest(path)]
-    write_kaldi_folder(args.output, map(spoken, utterances))
+    write_kaldi_folder(args.output, map(corpus_utterance, utterances))
     segments = {
         item.key: f"{item.key} {item.key} {item.start or 0.0} {-1 if item.end is None else item.end}\n"
         for item in utterances

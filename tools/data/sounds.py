@@ -1,4 +1,4 @@
-"""Make sounds without words for training sets: noise, tones and music."""
+"""Make non-speech for training sets: noise, tones and music."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 
 
 def noise(length: int, rng: np.random.Generator) -> np.ndarray:
-    """Return unit-power noise, float32: white in half of the cases, else falling by up to 6 dB per octave, like the
-    noise of air or traffic.
+    """Return noise of unit power, float32. In half of the cases it is white; otherwise its spectrum falls by up to 6 dB
+    per octave, like the noise of air or traffic.
     """
     slope = rng.uniform(0, 1) if rng.random() < 0.5 else 0.0
     if slope:
@@ -21,8 +21,8 @@ def noise(length: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def tones(length: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the sum of one to three steady or sliding sines, with a peak of at most 1; sometimes switched on and off
-    like a signal tone.
+    """Return the sum of one to three sine waves of constant or changing frequency, with a peak of at most 1. Some are
+    switched on and off like a signal tone.
     """
     time = np.arange(length) / sample_rate
     total = np.zeros(length)
@@ -39,10 +39,10 @@ def tones(length: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray
 
 
 def music(length: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """Return unit-power notes of the twelve-tone scale, one to four at a time, with overtones, plucked or held."""
+    """Return notes of the twelve-tone scale with overtones, one to four at a time, plucked or held, of unit power."""
     total = np.zeros(length)
     beat = rng.uniform(0.12, 1.2)  # seconds
-    brightness = rng.uniform(0.5, 2.0)  # overtone n is 1 / n ** brightness as loud as the lowest
+    brightness = rng.uniform(0.5, 2.0)  # the amplitude of overtone n is 1 / n ** brightness of the lowest
     decay, attack = rng.uniform(0.0, 4.0), rng.uniform(0.005, 0.08)
     start = 0
     while start < length:

@@ -13,11 +13,11 @@ from wenet_fusion_runtime.search.language_models.language_model import KenlmMode
 
 
 class Perplexity(NamedTuple):
-    """Sums over sentences. The end of each sentence counts as a prediction, like a word of the vocabulary."""
+    """Sums over sentences. The end of a sentence is predicted like a word of the vocabulary, and counts as one."""
 
     sentences: int
     words: int
-    unknown: int  # number of words that the model does not know
+    unknown: int  # number of words outside the model's vocabulary
     log_prob: float  # natural logarithm, of all words and sentence ends
     unknown_log_prob: float  # the part of log_prob that the unknown words contribute
 
@@ -33,7 +33,7 @@ class Perplexity(NamedTuple):
 
 
 def measure(model: NgramModel | KenlmModel, sentences: Iterable[Sequence[str]]) -> Perplexity:
-    """Score every sentence with the model, and return the sums."""
+    """Score every sentence with the model, and sum up."""
     count = words = unknown = 0
     total = unknown_total = 0.0
     for sentence in sentences:

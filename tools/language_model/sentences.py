@@ -22,11 +22,11 @@ SPLITS = {
 
 
 class TextFormat(NamedTuple):
-    """The form of a line, and the rule for splitting it into words."""
+    """The format of a line, and the rule for splitting it into words."""
 
     keyed: bool  # the line begins with a key, as in Kaldi's text
     words: str  # one of SPLITS
-    without_special_tokens: bool = False  # leave out marks such as [noise]
+    without_special_tokens: bool = False  # leave out special tokens such as [noise]
 
 
 def add_format_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +35,7 @@ def add_format_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--remove_special_tokens",
         action="store_true",
-        help="leave out marks such as <unk>, [noise] and {LAUGH}, as --special_tokens remove does in transcripts",
+        help="leave out special tokens such as <unk>, [noise] and {LAUGH}, like --special_tokens remove in transcripts",
     )
     parser.add_argument(
         "--words", choices=SPLITS, default="spaces",

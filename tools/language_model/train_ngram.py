@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Train an n-gram language model on text: interpolated modified Kneser-Ney, written as an ARPA file.
 
-KenLM's `lmplz` estimates the model if it is on the PATH. Otherwise this program estimates the same probabilities, if
-the text fits into memory: 11 million words take 20 s and 1.1 GB at order 3.
+KenLM's `lmplz` estimates the model if it is on the PATH. Otherwise this program estimates the same probabilities; the
+text must then fit into memory: 11 million words take 20 s and 1.1 GB at order 3.
 
 Example: python tools/language_model/train_ngram.py data/train/text --keyed --order 3 --output lm.arpa
 """
@@ -54,7 +54,7 @@ def read_words(path: Path) -> list[str]:
 
 def number_words(sentences: Iterable[Sequence[str]], words: dict[str, int], closed: bool) -> np.ndarray:
     """Return the text as int32 (P,): for each sentence START, the numbers of its words, and END. New words are added to
-    `words`; if the vocabulary is `closed`, they become UNKNOWN.
+    `words`, or become UNKNOWN if the vocabulary is `closed`.
     """
     text = array("i")
     for sentence in sentences:
@@ -106,9 +106,9 @@ def summary(path: Path, text: np.ndarray, orders: Sequence[Order]) -> str:
 
 
 def choose_lmplz(estimator: str, texts: Sequence[Path], has_vocabulary: bool) -> str | None:
-    """Return the path of lmplz; None to estimate the model in this program.
+    """Return the path of lmplz, or None if this program is to estimate the model.
 
-    lmplz cannot train with unknown words: it refuses <unk> in a text, and has no option to count words as <unk>.
+    lmplz cannot estimate <unk> from a text: it refuses texts with <unk>, and cannot count other words as <unk>.
 
     Raises:
         ValueError: lmplz was chosen but cannot be used.
@@ -168,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument(
         "--estimator", choices=("auto", "lmplz", "own"), default="auto",
-        help="lmplz: KenLM's program; own: this program; auto: lmplz if it is on the PATH and fits (default: auto)",
+        help="lmplz: KenLM's program; own: this program; auto: lmplz if it is on the PATH and usable (default: auto)",
     )  # fmt: skip
     parser.add_argument(
         "--evaluate", type=Path, nargs="+", default=[], metavar="TEXT", help="texts to print the perplexity of"

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Compare the scores of exported files between environments: run the files as WeNet's runtimes do and store the scores.
+"""Compare the scores of exported files between two environments, e.g. with our and WeNet's versions of onnxruntime.
 
-Run the tool again in another environment, e.g. with WeNet's versions of torch and onnxruntime, to compare the scores
-there. It needs only numpy, torch and onnxruntime. The features are random numbers.
+The tool runs the files as WeNet's runtimes do, on random features. The first call stores the scores; a call in the
+other environment compares its scores with the stored ones. It needs only numpy, torch and onnxruntime.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))  # for the runtime emulators of WeNet
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))  # for our emulators of WeNet's runtimes
 from support.model.wenet_runtime import AsrModel, OnnxAsrModel, SherpaModel, TorchAsrModel, greedy
 
 FRAMES = 633  # the last chunk is short and ends within an encoder frame
@@ -24,7 +24,9 @@ REVERSE_WEIGHT = 0.3
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see --help."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scores", type=Path, help="file of scores (.npz): written if missing, else compared with")
+    parser.add_argument(
+        "scores", type=Path, help="file of scores (.npz): written if it is missing, otherwise compared with"
+    )
     parser.add_argument(
         "files", type=Path, nargs="+", help="TorchScript file, folder of --format wenet-onnx, or .onnx for sherpa-onnx"
     )

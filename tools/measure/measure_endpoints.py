@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure the effects of endpoint rules on a data.list that is streamed as one long recording with pauses."""
+"""Measure the effects of endpoint rules: join the recordings of a data.list with pauses, and decode them as one."""
 
 import argparse
 from collections import Counter
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from left_out import all_problems, tell_left_out
+from skipped_recordings import all_problems, report_skipped
 from tqdm import tqdm
 from wenet_fusion_runtime import (
     AcousticModel,
@@ -38,17 +38,17 @@ TITLES = (
 
 
 class Effect(NamedTuple):
-    """The effect of one set of rules on the recording."""
+    """The effect of one set of rules on the long recording."""
 
     segments: int
     closed_by: Counter[Endpoint]
-    empty: int
+    empty: int  # number of segments without text
     seconds: list[float]  # lengths of all segments
     error_rate: float
-    cut_off: int  # turns in which a rule closed a segment between two words
+    cut_off: int  # number of turns in which a rule closed a segment between two words
     turns: int
-    edits: int | None  # edits between this text and the text of the uncut recording; None: not decoded
-    delays: list[float]  # seconds from the end of the last word until a rule closed the segment, without cut-offs
+    edits: int | None  # edits between this text and the text without rules; None: there is no text without rules
+    delays: list[float]  # seconds from a segment's last word until a rule closed the segment, except for cut-offs
 
 
 class Turn(NamedTuple):
@@ -128,7 +128,7 @@ def cut_offs(segments: Sequence[Result], turn: Turn) -> set[float]:
 def effect_of(
     segments: Sequence[Result], turns: Sequence[Turn], text: str, reference: str, uncut: str | None
 ) -> Effect:
-    """Compare the segments with the turns and with the text of the uncut recording."""
+    """Compare the segments with the turns, and their text with the reference and with the uncut text."""
     cuts = [cut_offs(segments, turn) for turn in turns]
     false_ends = set[float]().union(*cuts)
     delays = [
@@ -161,7 +161,7 @@ def row(label: str, effect: Effect) -> list[str]:
 
 
 def within_text(size: int, pauses: Sequence[float]) -> str:
-    """Return a description of how recordings were joined to turns."""
+    """Describe how recordings were joined to turns."""
     return f"turns of {size} with {pauses[0]:g} to {pauses[1]:g} s between, "
 
 
@@ -183,13 +183,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs="+",
         default=RULES,
         metavar="R1/R2/R3[/P[:SECONDS[:PAUSE]]]",
-        help="seconds of rules 1 to 3, or off for rules 1 and 2; a fourth part closes complete sentences: probability "
-        "of the sentence's end, shortest silence and mean pause in seconds",
+        help="seconds of rules 1, 2 and 3; off disables rule 1 or 2. A fourth part closes complete sentences: "
+        "probability of the sentence's end, shortest silence and mean pause in seconds",
     )
     parser.add_argument(
         "--language_model",
         type=Path,
-        help="predicts ends of sentences, for a fourth part of --rules; it does not change the text",
+        help="n-gram model that predicts ends of sentences, for a fourth part of --rules; it does not change the text",
     )
     add_pauses(parser, "--pauses", (0.0, 3.0), "after each turn")
     parser.add_argument("--recordings_per_turn", type=int, default=1, help="number of recordings joined to one turn")
@@ -230,7 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     step = offline_step(model, [samples], chunk, meta.left(chunk))
     options = DecodingOptions(args.mode, commit_seconds=args.commit_seconds).resolved(meta)
     language_model = None if args.language_model is None else load_language_model(args.language_model)
-    # In rescoring there is no uncut text: the attention decoders cannot score half an hour as one sentence.
+    # Rescoring has no uncut text, because the attention decoders cannot score half an hour as one sentence.
     uncut = None if options.mode == RESCORING else text_of(decode(model, step, options, ONE_SEGMENT), meta)
     print(
         f"{len(recordings)} recordings of {args.data} as one of {len(samples) / meta.sample_rate / 60:.1f} min, "
@@ -247,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             segments = decode(model, step, ends, chosen)
         effect = effect_of(segments, turns, text_of(segments, meta), reference, uncut)
         print("| " + " | ".join(row(label, effect)) + " |", flush=True)
-    return tell_left_out(skipped, "recordings")
+    return report_skipped(skipped, "recordings")
 
 
 if __name__ == "__main__":

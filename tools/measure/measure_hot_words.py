@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Measure hot words on a data.list: recall, precision and error rates with and without them.
 
-The model runs once over each utterance, the search once for each line of the table. A hot word is found if all of its
-words are recognised at their place in the transcript. Recall is the share of the occurrences in the transcripts that
-are found, precision the share of the recognised occurrences that are correct, and F1 their harmonic mean. The error
-rate is given for all words, for words of the list (inserted ones, too), and for the other words. Choose boosts on a
-development set and report their effect on a test set.
+The model runs once per utterance; the search then runs for each row of the table. A hot word is found if all its words
+are recognised at their place in the transcript. Recall is the share of the occurrences in the transcripts that are
+found, precision is the share of the recognised occurrences that are correct, and F1 is their harmonic mean. Word error
+rates are given for all words, for words that occur in the list (inserted ones included), and for other words. Choose
+boosts on a development set and report their effect on a test set.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from left_out import all_problems
+from skipped_recordings import all_problems
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, HotWord, load_model
 from wenet_fusion_runtime.cli.search_arguments import add_search_arguments, search_options, usable_hot_words
 from wenet_fusion_runtime.console import run_main
@@ -30,19 +30,19 @@ from wenet_fusion.scoring.error_rate import AlignedPair, ErrorCounts, align
 from wenet_fusion.scoring.transcripts import UNITS, Counting
 
 WITHOUT, AS_LISTED = "without", "as listed"
-PHRASES_SHOWN = 20
+PHRASES_SHOWN = 20  # most rows of the table of phrases
 
 
 @dataclass(frozen=True)
-class Found:
-    """The occurrences of a hot word in transcripts and in recognised texts."""
+class Occurrences:
+    """Numbers of occurrences of a hot word in transcripts and in recognised texts."""
 
-    spoken: int = 0  # occurrences in the transcripts
-    written: int = 0  # occurrences in the texts
-    right: int = 0  # occurrences in both, at the same place
+    spoken: int = 0  # in the transcripts
+    written: int = 0  # in the recognised texts
+    right: int = 0  # in both, at the same place
 
-    def __add__(self, other: "Found") -> "Found":
-        return Found(self.spoken + other.spoken, self.written + other.written, self.right + other.right)
+    def __add__(self, other: "Occurrences") -> "Occurrences":
+        return Occurrences(self.spoken + other.spoken, self.written + other.written, self.right + other.right)
 
     @property
     def f1(self) -> float:
@@ -51,12 +51,12 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One row of the table."""
+class BoostResult:
+    """The results with one setting of the boosts: a row of the table."""
 
-    boosts: str  # WITHOUT, AS_LISTED or a number: the boost of every phrase
-    found: Found  # all hot words together
-    phrases: Mapping[str, Found]
+    boosts: str  # WITHOUT, AS_LISTED, or the boost of all phrases
+    found: Occurrences  # all hot words together
+    phrases: Mapping[str, Occurrences]
     all_words: ErrorCounts
     listed_words: ErrorCounts  # of words that occur in the list
     other_words: ErrorCounts
@@ -145,12 +145,12 @@ def decode(
 
 def measure(
     name: str, phrases: Sequence[str], references: Mapping[str, str], texts: Mapping[str, str], counting: Counting
-) -> Measured:
-    """Sum the counts over all utterances."""
+) -> BoostResult:
+    """Count occurrences and word errors over all utterances."""
     wanted = {phrase: counting.tokens(phrase) for phrase in phrases}
     listed = {token for phrase in wanted.values() for token in phrase}
-    found = dict.fromkeys(phrases, Found())
-    counts = {True: ErrorCounts(), False: ErrorCounts()}  # key: whether the list has the word
+    found = dict.fromkeys(phrases, Occurrences())
+    counts = {True: ErrorCounts(), False: ErrorCounts()}  # key: whether the word occurs in the list
     for key, reference in references.items():
         alignment = align(counting.tokens(reference), counting.tokens(texts[key]))
         for phrase, words in wanted.items():
@@ -158,23 +158,23 @@ def measure(
         for pair in alignment.pairs:
             word = pair.hypothesis if pair.reference is None else pair.reference
             counts[word in listed] += type(alignment)((pair,)).counts
-    total = sum(found.values(), Found())
-    return Measured(name, total, found, counts[True] + counts[False], counts[True], counts[False])
+    total = sum(found.values(), Occurrences())
+    return BoostResult(name, total, found, counts[True] + counts[False], counts[True], counts[False])
 
 
-def find(phrase: Sequence[str], pairs: Sequence[AlignedPair]) -> Found:
+def find(phrase: Sequence[str], pairs: Sequence[AlignedPair]) -> Occurrences:
     """Count the occurrences of a phrase on both sides of an alignment."""
     spoken = [pair.reference for pair in pairs if pair.reference is not None]
     written = [pair.hypothesis for pair in pairs if pair.hypothesis is not None]
     right = [pair.reference if pair.reference == pair.hypothesis else None for pair in pairs]
-    return Found(*(_occurrences(phrase, text) for text in (spoken, written, right)))
+    return Occurrences(*(_occurrences(phrase, text) for text in (spoken, written, right)))
 
 
 def _occurrences(phrase: Sequence[str], text: Sequence[str | None]) -> int:
     return sum(list(text[start : start + len(phrase)]) == list(phrase) for start in range(len(text)))
 
 
-def table(measured: Sequence[Measured]) -> str:
+def table(measured: Sequence[BoostResult]) -> str:
     """Return the results as a Markdown table."""
     head = ["boost", "recall", "precision", "F1", "WER", "WER of hot words", "WER of other words"]
     rows = [
@@ -188,8 +188,8 @@ def table(measured: Sequence[Measured]) -> str:
     return markdown_table(head, rows)
 
 
-def phrase_table(measured: Sequence[Measured]) -> str:
-    """Return a table of spoken, found and inserted occurrences of the hot words with the most errors."""
+def phrase_table(measured: Sequence[BoostResult]) -> str:
+    """Return a table of spoken, correct and wrong occurrences, for the hot words with the most errors."""
     first = measured[0].phrases
     wrong = {
         phrase: sum(line.phrases[phrase].spoken + line.phrases[phrase].written - 2 * line.phrases[phrase].right
@@ -206,7 +206,7 @@ def phrase_table(measured: Sequence[Measured]) -> str:
     return "\n".join([markdown_table(head, rows), *left])
 
 
-def _right_and_wrong(found: Found) -> str:
+def _right_and_wrong(found: Occurrences) -> str:
     return f"{found.right} + {found.written - found.right}"
 
 

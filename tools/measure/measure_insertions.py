@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from left_out import all_problems, tell_left_out
 from nonspeech_sounds import Sound, nonspeech_sounds
+from skipped_recordings import all_problems, report_skipped
 from tqdm import tqdm
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, load_model
 from wenet_fusion_runtime.console import HelpFormatter, run_main
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if text and args.show_texts:
                     print(f"{sound.kind}, {sound.label}; chunks of {chunk}, {mode}: {text}")
     print_table(args.model, sounds, model.meta, list(options), words, args.seconds)
-    return tell_left_out(skipped, "recordings")
+    return report_skipped(skipped, "recordings")
 
 
 def modes_of(meta: Meta) -> tuple[str, ...]:
@@ -64,7 +64,7 @@ def modes_of(meta: Meta) -> tuple[str, ...]:
 
 
 def texts_of(model: AcousticModel, sound: Sound, chunk: int, options: dict[str, DecodingOptions]) -> dict[str, str]:
-    """Return the text of each search from one run of the model; streams would give the same texts."""
+    """Run the model once, and return the text of each search. Streams would give the same texts."""
     step = offline_step(model, [sound.samples], chunk, model.meta.left(chunk))
     return {mode: _text(decode_rows(model, step, chosen)[0]) for mode, chosen in options.items()}
 
@@ -81,7 +81,7 @@ def print_table(
     words: Counter[tuple[str, str]],
     seconds: float,
 ) -> None:
-    """Print insertions per hour by kind of sound and search; the last line is a summary."""
+    """Print a table of insertions per hour by kind of sound and search, then a line with the worst search of each."""
     chunks = len(meta.chunk_sizes)
     hours = {kind: count * chunks * seconds / 3600 for kind, count in Counter(sound.kind for sound in sounds).items()}
     rows = [

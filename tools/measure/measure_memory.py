@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stream hours of audio through one stream and compare memory and speed at the beginning and at the end."""
+"""Stream hours of audio through one stream, and compare memory and speed at the beginning and at the end."""
 
 import argparse
 import itertools
@@ -20,7 +20,7 @@ from wenet_fusion.data.sources import read_samples
 
 
 class Minute(NamedTuple):
-    """One minute of the stream: processor seconds and resident memory."""
+    """Processor seconds of one minute of audio, and the resident memory after it."""
 
     compute_seconds: float
     resident_bytes: int
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         minutes.append(Minute(time.process_time() - started, process.memory_info().rss))
     stream.finish()
 
-    # The first minutes fill caches of the allocator; later growth belongs to the stream.
+    # The first minutes also fill caches of the allocator; later growth comes from the stream.
     fifth = args.minutes // 5
     speed = [statistics.median(m.compute_seconds for m in part) / 60 for part in (minutes[:fifth], minutes[-fifth:])]
     memory = [

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Stream a data.list, cut at random, through an exported model: errors, latency, comparison with offline decoding."""
+"""Stream the recordings of a data.list, cut at random, through an exported model; measure errors and latency, and
+compare the tokens with offline evaluation.
+"""
 
 import argparse
 import gc
@@ -40,7 +42,7 @@ class Percentiles(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """The contents of stream.json. Times in ms are computing times, times in seconds are of audio; None: no value."""
+    """The contents of stream.json. Fields in ms are computing times, fields in seconds are durations of audio."""
 
     model: str
     data: str
@@ -49,12 +51,12 @@ class Report:
     seed: int
     utterances: int
     audio_seconds: float
-    wer: float | None  # None: no word was spoken
+    wer: float | None  # None: the transcripts have no word
     substitutions: int
     deletions: int
     insertions: int
     words: int
-    utterances_wrong: int
+    utterances_wrong: int  # number of utterances with errors
     real_time_factor: float
     chunk_ms: Percentiles | None  # computation per chunk
     finalisation_ms: Percentiles | None  # from the last sample to the final text
@@ -62,19 +64,19 @@ class Report:
     first_text_seconds: Percentiles | None  # from the start of the first word to the first text, computation included
     emission_delay_seconds: Percentiles | None  # from a word's end until it stays on the display, without computation
     upwr: float | None  # unstable partial word ratio: words shown and changed later, per word of the final text
-    open_words: float | None  # mean number of words in a partial text that could still change
-    dated_words: int  # number of correctly recognised words, whose times are compared with the CTM file
+    open_words: float | None  # mean number of words of a partial text that are not final yet
+    timed_words: int  # number of correctly recognised words, whose times are compared with the CTM file
     start_errors_seconds: BoundaryErrors | None
     end_errors_seconds: BoundaryErrors | None
-    compared: int  # utterances that have tokens of offline evaluation
-    same_tokens: int
-    different: list[str]
-    undated: list[str]  # utterances whose words are missing in the CTM file
+    compared: int  # number of utterances with tokens of offline evaluation
+    same_tokens: int  # number of these with the same tokens
+    different: list[str]  # those with other tokens
+    without_times: list[str]  # utterances whose words are missing in the CTM file
     skipped: list[str]
 
 
 def timeline_of(key: str, spoken: Sequence[Word], streamed: Streamed) -> Timeline:
-    """Align the spoken words with the displayed words."""
+    """Align the spoken words with the displayed words, for a picture."""
     shown: list[float | None] = []
     position = 0
     for pair in align([word.text for word in spoken], streamed.words).pairs:
@@ -92,7 +94,7 @@ def percentiles(values: Sequence[float], factor: float = 1.0) -> Percentiles | N
 
 
 def streamed_chunking(label: str) -> Chunking:
-    """Parse a chunking that can be streamed, i.e. not full context."""
+    """Parse a chunking other than full context, which cannot be streamed."""
     if label == "full":
         raise argparse.ArgumentTypeError("'full' cannot be streamed; give SIZE/LEFT in frames and chunks, such as 16/4")
     try:
@@ -131,12 +133,12 @@ def print_report(report: Report) -> None:
             print(
                 f"  {title:20} wrong by {errors.mean:.3f} s on average, {errors.p50:.3f} / {errors.p95:.3f} s (50 / "
                 "95 % of"
-                f" {report.dated_words} words)"
+                f" {report.timed_words} words)"
             )
     if report.compared:
         print(f"  tokens               {report.same_tokens} of {report.compared} utterances as in offline evaluation")
-    if report.undated:
-        print(f"without times in the CTM file {len(report.undated)}:\n{list_problems(report.undated)}")
+    if report.without_times:
+        print(f"without times in the CTM file {len(report.without_times)}:\n{list_problems(report.without_times)}")
     if report.skipped:
         print(f"skipped {len(report.skipped)}:\n{list_problems(report.skipped)}")
 
@@ -148,10 +150,10 @@ def build_report(
     references: Mapping[str, str],
     spoken: Mapping[str, Sequence[Word]],
     audio_seconds: float,
-    undated: list[str],
+    without_times: list[str],
     skipped: list[str],
 ) -> Report:
-    """Compute all results of a run. Without `spoken` there are no delays."""
+    """Compute all results of a run. Delays and timestamp errors need `spoken`, the word times of a CTM file."""
     offline = read_table(args.reference_tokens) if args.reference_tokens else {}
     compared = [key for key in streamed if key in offline]
     different = [key for key in compared if offline[key].split() != [str(unit) for unit in streamed[key].ids]]
@@ -192,13 +194,13 @@ def build_report(
         emission_delay_seconds=percentiles(emission_delays(match_all_words(spoken, shown))),
         upwr=sum(item.changed for item in streamed.values()) / final_words if final_words else None,
         open_words=float(np.mean(open_words)) if open_words else None,
-        dated_words=len(pairs),
+        timed_words=len(pairs),
         start_errors_seconds=times and times.starts,
         end_errors_seconds=times and times.ends,
         compared=len(compared),
         same_tokens=len(compared) - len(different),
         different=different,
-        undated=undated,
+        without_times=without_times,
         skipped=skipped,
     )
 
@@ -237,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     utterances = {utterance.key: utterance for utterance in listed.utterances}
     references = {key: utterance.text for key, utterance in utterances.items()}
     spoken = read_ctm(args.ctm) if args.ctm else {}
-    undated = keys_without_words(spoken, references, args.ctm) if args.ctm else []
+    without_times = keys_without_words(spoken, references, args.ctm) if args.ctm else []
     streamed: dict[str, Streamed] = {}
     skipped = list(listed.problems)
     audio_seconds = 0.0
@@ -254,7 +256,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not streamed:
         raise ValueError(f"no utterance of {args.data} could be read; the first problem: {skipped[0]}")
 
-    report = build_report(args, recognizer.options.mode, streamed, references, spoken, audio_seconds, undated, skipped)
+    report = build_report(
+        args, recognizer.options.mode, streamed, references, spoken, audio_seconds, without_times, skipped
+    )
     args.output.mkdir(parents=True, exist_ok=True)
     texts = "".join(" ".join([key, *item.words]) + "\n" for key, item in streamed.items())
     write_text(args.output / "text", texts)
@@ -274,7 +278,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chunk_seconds = args.chunking.size * recognizer.model.meta.frame_seconds
         draw_timeline(line, samples, rate, chunk_seconds, report.chunking, args.output / "timeline.png")
     print_report(report)
-    return 1 if report.skipped or report.undated else 0
+    return 1 if report.skipped or report.without_times else 0
 
 
 if __name__ == "__main__":

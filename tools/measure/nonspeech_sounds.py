@@ -14,17 +14,17 @@ class Sound(NamedTuple):
     """One non-speech recording."""
 
     kind: str
-    label: str  # its variety within the kind
+    label: str  # details of the sound, such as its level
     samples: np.ndarray  # (n,) float32
 
 
 def nonspeech_sounds(
     sample_rate: int, seconds: float, recordings: Sequence[np.ndarray] = (), seed: int = 0
 ) -> Iterator[Sound]:
-    """Yield every kind of sound at several levels. A level is the RMS relative to full scale, before clipping.
+    """Yield every kind of sound at several levels. A level is the RMS in dB relative to full scale, before clipping.
 
     Args:
-        recordings: speech (n,) at `sample_rate`, which is played backwards; without it there are no voices.
+        recordings: speech (n,) at `sample_rate` to play backwards; empty: no voices and no babble.
     """
     rng = np.random.default_rng(seed)
     count = int(seconds * sample_rate)
@@ -58,7 +58,7 @@ def _pink(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _chords(count: int, sample_rate: int, beat: float, rng: np.random.Generator) -> np.ndarray:
-    """Return a sequence of chords, a new one each beat, whose overtones fade like those of a plucked string."""
+    """Return a new chord each beat, fading like a plucked string."""
     total, length = np.zeros(count), int(beat * sample_rate)
     time = np.arange(2 * length) / sample_rate
     for start in range(0, count, length):

@@ -1,4 +1,4 @@
-"""Load the plotting library and set the common style of all pictures."""
+"""Load matplotlib and set the common style of all pictures."""
 
 from types import ModuleType
 

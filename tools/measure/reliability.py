@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compare the confidence of words with the share that is correct: expected calibration error and reliability plot."""
+"""Compare the confidence of words with the share of correct words: expected calibration error and reliability plot."""
 
 import argparse
 import json
@@ -23,12 +23,12 @@ Z = 1.96  # standard deviations of a 95 % interval
 
 
 class Bin(NamedTuple):
-    """The words whose confidence lies from `low` to `high`."""
+    """The words with a confidence from `low` to `high`."""
 
     low: float
     high: float
     words: int
-    confidence: float  # mean confidence; this and the following are NaN without words
+    confidence: float  # mean confidence; NaN if the bin has no words, as are the next three
     right: float  # share of correct words
     right_low: float  # Wilson's 95 % interval of that share
     right_high: float
@@ -48,7 +48,7 @@ class Reliability(NamedTuple):
 def rated_words(
     references: Mapping[str, str], recognised: Mapping[str, Sequence[Word]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the confidence of every recognised word, and whether the word is correct in a minimal alignment."""
+    """Return the confidence of each recognised word, and whether it is correct in an alignment with fewest errors."""
     confidences, right = [], []
     counting = Counting("mixed")  # splits text into words like the runtime
     for key, text in references.items():
@@ -61,7 +61,7 @@ def rated_words(
 
 
 def reliability(confidences: np.ndarray, right: np.ndarray, bins: int) -> Reliability:
-    """Sort the words into `bins` bins of equal width."""
+    """Sort the words into `bins` bins of equal width, and compute the calibration error."""
     index = np.minimum((confidences * bins).astype(int), bins - 1)
     found = [
         _bin(number / bins, (number + 1) / bins, confidences[index == number], right[index == number])
@@ -143,9 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not recognised:
         print(f"{args.ctm}: no word was recognised, so there is no confidence to judge")
         return 0
-    keys_without_words(
-        recognised, references, args.ctm
-    )  # raises ValueError if no utterance has words: single utterances without recognised words are allowed
+    # Raises ValueError if no utterance has words; single utterances may have none.
+    keys_without_words(recognised, references, args.ctm)
     found = reliability(*rated_words(references, recognised), args.bins)
     print(
         f"{args.ctm}: {found.words} words, {found.wrong} wrong; mean confidence {found.confidence:.4f}, right "

@@ -11,19 +11,19 @@ from wenet_fusion_runtime.results.result import joined_ids
 
 
 class Streamed(NamedTuple):
-    """The display of one utterance over time. Audio times are seconds from the start of the recording."""
+    """How the text of one utterance appeared. Audio times are in seconds from the start of the recording."""
 
     words: tuple[str, ...]
     ids: tuple[int, ...]
     timed: tuple[Word, ...]  # the words with their times and confidence
-    shown: tuple[float, ...]  # audio time from which a word was displayed without later changes
-    changed: int  # words that the next displayed text changed or removed
-    open_words: tuple[int, ...]  # for each displayed text: number of words that were not yet final
-    first_text: float | None  # audio time of the first text, right or wrong; None: there was no text
+    shown: tuple[float, ...]  # audio time from which each word was displayed without later changes
+    changed: int  # number of displayed words that the next displayed text changed or removed
+    open_words: tuple[int, ...]  # number of words in each displayed text that were not final yet
+    first_text: float | None  # audio time of the first text, correct or not; None: there was no text
     first_text_compute: float  # computing time of the call that returned the first text
     chunk_compute: tuple[float, ...]  # computing time of each call that completed a chunk
     final_compute: float  # computing time from the last sample to the final text
-    final_processor: float  # the same in processor time, which other programs do not lengthen
+    final_processor: float  # the same in processor time, which does not depend on other programs
     compute: float  # computing time of all calls
 
 
@@ -40,8 +40,8 @@ def cut_randomly(samples: np.ndarray, longest: int, rng: np.random.Generator) ->
 def settled_times(
     partials: Sequence[tuple[float, Sequence[str]]], final: Sequence[str], end: float
 ) -> tuple[float, ...]:
-    """Return for each word of `final` the time from which it was displayed without later changes; `end` for words that
-    only the final text has. `partials` are the earlier texts with their times.
+    """Return, for each word of `final`, the time from which it was displayed without later changes; `end` for a word in
+    the final text only. `partials` are the earlier texts with their times.
     """
     times = [end] * len(final)
     stable = len(final)
@@ -55,7 +55,7 @@ def settled_times(
 
 
 def changed_words(texts: Sequence[Sequence[str]]) -> int:
-    """Return the number of displayed words that the next text changed or removed."""
+    """Return the number of words that the next text changed or removed, over all texts in order."""
     changed = 0
     for before, after in itertools.pairwise(texts):
         changed += sum(position >= len(after) or word != after[position] for position, word in enumerate(before))
@@ -65,9 +65,9 @@ def changed_words(texts: Sequence[Sequence[str]]) -> int:
 def stream_utterance(
     recognizer: Recognizer, samples: np.ndarray, chunk: int, left: int, rng: np.random.Generator
 ) -> Streamed:
-    """Feed `samples`, at the model's rate, to a fresh stream, cut at random into pieces of at most one chunk.
+    """Feed `samples`, at the model's rate, to a new stream in random pieces of at most one chunk.
 
-    A text counts as displayed at the end of its chunk: at this time a microphone delivers the chunk's last sample.
+    A text counts as displayed at the end of its chunk, because a microphone delivers the chunk's last sample then.
     """
     meta = recognizer.model.meta
     chunk_samples = chunk * meta.frame_samples

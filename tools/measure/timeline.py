@@ -1,4 +1,4 @@
-"""Draw when each word of a recording was spoken and when it was displayed."""
+"""Draw when each word of a recording was spoken, and when it was displayed."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from wenet_fusion_runtime import Word
 
 
 class Timeline(NamedTuple):
-    """One recording. `shown` has the time from which each spoken word stays displayed; None: not recognised."""
+    """The words of one recording; `shown`: from when each spoken word stays displayed, None if it is not recognised."""
 
     key: str
     spoken: tuple[Word, ...]
@@ -77,7 +77,9 @@ def draw_timeline(
     rows.set_xlabel("seconds of audio")
     handles = [
         Patch(color=PALE_BLUE, label="spoken"),
-        Line2D([], [], color=RED, marker="o", ms=7, lw=1.4, label="shown for good (seconds after the word's end)"),
+        Line2D(
+            [], [], color=RED, marker="o", ms=7, lw=1.4, label="final on the display (seconds after the word's end)"
+        ),
     ]
     if ended_at is not None:
         hollow = Line2D([], [], ls="", color=RED, marker="o", mfc="white", mew=1.6, ms=7, label="shown at the end")

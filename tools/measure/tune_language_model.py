@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Choose the weight and the word bonus of a language model on a dev set, and measure them on test sets.
 
-The exported model runs once for each utterance and chunking; its scores are searched once for each weight and bonus.
+The exported model runs once per utterance and chunking; the search then runs on its scores for each weight and bonus.
 """
 
 import argparse
@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 
-from left_out import all_problems, tell_left_out
 from measure_streaming import streamed_chunking
+from skipped_recordings import all_problems, report_skipped
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, load_language_model, load_model
 from wenet_fusion_runtime.console import HelpFormatter, run_main
 from wenet_fusion_runtime.files import write_text
@@ -29,7 +29,7 @@ from wenet_fusion.scoring.transcripts import Counting
 
 @dataclass(frozen=True)
 class Tuned:
-    """The results on a test set under one chunking. Error rates are fractions."""
+    """The results for one test set and chunking. Error rates are fractions; `without` means without language model."""
 
     chunking: str
     lm_weight: float  # weight with the fewest errors on the dev set
@@ -38,7 +38,7 @@ class Tuned:
     dev_with: float
     test_without: float
     test_with: float
-    test: str  # data.list
+    test: str  # data.list of the test set
 
 
 def decode(
@@ -48,7 +48,7 @@ def decode(
     variants: Sequence[DecodingOptions],
     skipped: dict[str, str],
 ) -> list[ErrorCounts]:
-    """Return the word errors with each of the options; add the reason for each unreadable recording to `skipped`."""
+    """Return the word errors with each of `variants`; add the reason for each unreadable recording to `skipped`."""
     mode, label = str(variants[0].mode), chunking_label(chunking)
     named = tuple(Variant(str(number), options) for number, options in enumerate(variants))
     found = decode_list(model, utterances, EvaluationOptions((mode,), (chunking,), named), title=f"decode {label}")
@@ -66,7 +66,8 @@ def tune(
 ) -> list[Tuned]:  # fmt: skip
     """Choose weight and bonus on `dev`, and measure them on each of `tests` (name of the list -> utterances).
 
-    The first of `variants` has no language model, the others are candidates; at equal errors the first one wins.
+    The first of `variants` has no language model; the others are candidates, of which the first one with the fewest
+    errors is chosen.
     """
     without, *fused = decode(model, dev, chunking, variants, skipped)
     best = min(range(len(fused)), key=lambda index: fused[index].errors)
@@ -84,7 +85,7 @@ def tune(
 
 
 def table(rows: Sequence[Tuned]) -> str:
-    """Return the result as a Markdown table, with a column for the test set if there are several."""
+    """Return the results as a Markdown table; several test sets add a column with their names."""
     several = len({row.test for row in rows}) > 1
     header = ["word error rate, %", "dev, no LM", "dev, LM", "test, no LM", "test, LM", "lm_weight", "word_bonus"]
     if several:
@@ -143,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_text(args.output, json.dumps(content, indent=1) + "\n")
     write_text(args.output.with_suffix(".md"), table(rows))
     print(table(rows), end="")
-    return tell_left_out(skipped)
+    return report_skipped(skipped)
 
 
 if __name__ == "__main__":

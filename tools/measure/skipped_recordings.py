@@ -7,12 +7,12 @@ from wenet_fusion_runtime.files import list_problems
 
 
 def all_problems(listed: Sequence[str], unreadable: Mapping[str, str]) -> list[str]:
-    """Return the problems of a list, followed by one for each unreadable recording (reasons by key)."""
+    """Return the problems of a list, followed by "KEY: REASON" for each unreadable recording."""
     return [*listed, *(f"{key}: {reason}" for key, reason in unreadable.items())]
 
 
-def tell_left_out(problems: Sequence[str], what: str = "utterances") -> int:
-    """Print the skipped recordings, if any, and return the exit status."""
+def report_skipped(problems: Sequence[str], what: str = "utterances") -> int:
+    """Print the skipped recordings; return the exit status, 1 if there are any."""
     if problems:
         print(list_problems(problems), file=sys.stderr)
         print(f"error: {len(problems)} {what} could not be read and were left out", file=sys.stderr)
