@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The paper's comparison on digit strings: every configuration with its own learning rate. Usage: bash run_comparison.sh [--name value]...
 #
-# Run stages -1 to 2 of run.sh first. The comparison makes its own strings, in which each recording has words, because
-# the LayerNorm Conformer learns more slowly than the others from strings without words. Finished trainings are skipped:
+# Run stages -1 to 2 of run.sh first. The comparison makes its own strings, all of which have words, because the
+# LayerNorm Conformer learns more slowly than the others if some training strings have none. Finished trainings are skipped:
 # after an interruption, run the same command again. The whole comparison trains about 35 models, 10 to 15 minutes each.
 # If --records names a folder with records of earlier trainings, only missing models are trained.
 #
@@ -15,7 +15,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 # options
 study=conf/comparison.yaml      # settings of the comparison
-data_dir=data/with_words        # folder of the strings, which are made if it is empty
+data_dir=data/with_words        # folder of the strings; if it is empty, they are made
 dir=exp/comparison              # folder of the trainings
 records=                        # folder with the records of finished trainings; empty: the folder of --dir
 jobs=1                          # parallel trainings, each on one core
@@ -27,7 +27,7 @@ dry_run=false                   # only print the plan
 cd "$here"
 . ./path.sh
 
-# Make strings that all hold words, their lists and the statistics of their features.
+# Make strings that all have words, their data lists, and mean and variance of their features.
 make_strings_with_words() {
   local name
   [ -s data/source.json ] && [ -s data/lang/units.txt ] ||

@@ -1,7 +1,7 @@
-"""Keep the synthetic utterances whose words Whisper understands; write the list of the others.
+"""Check synthetic speech with Whisper: list the utterances to keep, and those with too many recognition errors.
 
-Several utterances share a window of 30 seconds, which Whisper decodes in the time of one. The result of each utterance
-is kept beside its audio: after an interruption, the same command goes on.
+Whisper decodes windows of 30 seconds; a window holds several utterances, to save time. The result of each utterance is
+stored beside its audio: after an interruption, the same command continues.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from wenet_fusion_runtime.files import write_text
 
 _SAMPLE_RATE = 16000
 _WINDOW_SECONDS, _GAP_SECONDS = 29.0, 0.6
-_SECOND_WINDOW_SECONDS = 12.0  # Whisper sometimes stops before the end of a long window: what it misses is judged again
+_SECOND_WINDOW_SECONDS = 12.0  # for a second try, because Whisper sometimes stops before the end of a long window
 
 
 def record_of(utterance: Utterance) -> Path:
-    """Return the file with the errors that Whisper made, beside the audio."""
+    """Return the path of the file with Whisper's error rate, which is beside the audio."""
     return utterance.path.with_suffix(".whisper")
 
 
 def windows(utterances: Sequence[Utterance], seconds: float) -> Iterator[tuple[list[Utterance], np.ndarray]]:
-    """Yield groups of utterances and their joined audio of at most `seconds`, or of one utterance."""
+    """Yield groups of utterances with their joined audio, of at most `seconds` unless one utterance is longer."""
     group: list[Utterance] = []
     audio: list[np.ndarray] = []
     gap = np.zeros(int(_GAP_SECONDS * _SAMPLE_RATE), np.float32)
@@ -47,7 +47,7 @@ def windows(utterances: Sequence[Utterance], seconds: float) -> Iterator[tuple[l
 
 
 def letters_of(text: str) -> str:
-    """Return text without spaces, marks and the differences between spellings of the same sound.
+    """Return the letters of a text, without spaces and punctuation; words with two spellings get the same one.
 
     >>> letters_of("O.K., seven p.m."), letters_of("OKAY SEVEN PM")
     ('oksevenpm', 'oksevenpm')
@@ -57,9 +57,9 @@ def letters_of(text: str) -> str:
 
 
 def errors_of(references: Sequence[str], hypothesis: str) -> list[float]:
-    """Return the letter error rate of each reference, where the hypothesis is a transcript of all of them in order.
+    """Return the letter error rate of each reference; the hypothesis is one transcript of all references in order.
 
-    An error belongs to the reference at its place in the alignment with the fewest errors.
+    The hypothesis is aligned to the joined references; each error counts for the reference in which it lies.
 
     >>> errors_of(["seven", "lights"], "sevnlightsoff")
     [0.2, 0.5]
@@ -72,7 +72,7 @@ def errors_of(references: Sequence[str], hypothesis: str) -> list[float]:
 
 
 class Whisper:
-    """Transcribe windows with faster-whisper, numbers spelled in words.
+    """Transcribes with faster-whisper, and writes numbers in words.
 
     Args:
         model: name of a model, or a folder that holds one.
@@ -104,24 +104,24 @@ class Whisper:
 
 
 def read_record(utterance: Utterance, mark: str = "") -> float:
-    """Return the error rate in an utterance's record; with a mark, return 1 or 0: whether the record holds it."""
+    """Return the error rate in an utterance's record; with a mark, return 1.0 if the record holds it, otherwise 0.0."""
     fields = record_of(utterance).read_text().split()
     return float(mark in fields) if mark else float(fields[0])
 
 
 def judge(folder: Path, whisper: Whisper, utterances: Sequence[Utterance], seconds: float, mark: str = "") -> None:
-    """Write the records of utterances, from windows of at most `seconds`."""
+    """Transcribe utterances in windows of at most `seconds`, and write their records, with a mark."""
     with tqdm(total=len(utterances), desc=f"{folder}: Whisper", unit="utterance", disable=None) as bar:
         for group, samples in windows(utterances, seconds):
-            heard = whisper.transcribe(samples)
-            errors = errors_of([letters_of(each.text) for each in group], letters_of(heard))
+            recognised = whisper.transcribe(samples)
+            errors = errors_of([letters_of(each.text) for each in group], letters_of(recognised))
             for each, error in zip(group, errors):
                 write_text(record_of(each), f"{error:.3f} {mark}\n")
             bar.update(len(group))
 
 
 def check(folder: Path, whisper: Whisper, limit: float) -> None:
-    """Write the records of all utterances, then `kept` (keys) and `rejected` (keys, errors and texts)."""
+    """Judge all utterances of a folder; write the lists `kept` (keys) and `rejected` (keys, error rates and texts)."""
     utterances = read_folder(folder, with_rejected=True)
     judge(folder, whisper, [each for each in utterances if not record_of(each).exists()], _WINDOW_SECONDS)
     again = [each for each in utterances if read_record(each) > limit and not read_record(each, "again")]

@@ -1,4 +1,4 @@
-"""Draw sentences of the language that the model is made for, as conf/grammar.yaml describes it."""
+"""Draw random sentences of the grammar in conf/grammar.yaml and of Home Assistant."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from templates import Templates, UnknownListError
 
 Draw = Callable[[np.random.Generator], str]
 
-_OWN_SHARE = 0.6  # of the commands; the others are Home Assistant's
+_OWN_SHARE = 0.6  # share of the commands that are our own; the others are Home Assistant's
 _QUANTITY_KINDS: dict[str, Draw] = {
     "digits": digits, "numbers": number, "letters": letters, "times": time, "dates": date,
 }  # fmt: skip
@@ -27,10 +27,10 @@ _QUANTITY_KINDS: dict[str, Draw] = {
 class Grammar:
     """Contents of conf/grammar.yaml."""
 
-    shares: dict[str, float]  # of each kind of sentence
-    words: list[str]  # words and short phrases that are spoken alone
-    lists: dict[str, list[str]]  # entries that templates take
-    rules: dict[str, str]  # templates that other templates use
+    shares: dict[str, float]  # by kind of sentence
+    words: list[str]  # words and short phrases that are sentences by themselves
+    lists: dict[str, list[str]]  # name of a list in templates -> its entries
+    rules: dict[str, str]  # name of a rule in templates -> its template
     commands: list[str]  # templates of sentences
 
 
@@ -39,7 +39,7 @@ def read_grammar(path: Path) -> Grammar:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: a part is missing or unknown, or a share is of no known kind.
+        ValueError: a part is missing or unknown, or a share names an unknown kind.
     """
     content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     parts = [field.name for field in dataclasses.fields(Grammar)]
@@ -53,7 +53,7 @@ def read_grammar(path: Path) -> Grammar:
 
 
 def transcript(text: str) -> str:
-    """Return text in upper case with letters, apostrophes and single spaces only.
+    """Return a text in upper case, with only letters, apostrophes and single spaces.
 
     >>> transcript("What's the time in  New-York?")
     "WHAT'S THE TIME IN NEW YORK"
@@ -62,7 +62,7 @@ def transcript(text: str) -> str:
 
 
 class Language:
-    """Draw sentences of a grammar.
+    """Draws sentences of a grammar.
 
     Args:
         grammar: see `read_grammar`.
@@ -100,12 +100,12 @@ class Language:
 
 
 class InstalledSentences:
-    """Draw sentences of the package home-assistant-intents.
+    """Draws sentences of the package home-assistant-intents.
 
     Args:
         language: code of a language, such as en.
-        lists: entries of lists that the package leaves open, such as the names of rooms.
-        quantities: functions that draw numbers; without them, sentences with numbers are left out.
+        lists: entries of lists that the package does not fill, such as the names of rooms.
+        quantities: functions that draw numbers; empty: no sentences with numbers.
 
     Raises:
         OSError: the package is missing, or it lacks the language.
@@ -127,7 +127,7 @@ class InstalledSentences:
         self._sentences = [sentence for group in groups for sentence in group["sentences"]]
 
     def draw(self, rng: np.random.Generator) -> str:
-        """Return a random sentence that needs no unknown list and holds no digits or signs."""
+        """Return a random sentence whose lists are all known, without digits and symbols."""
         while True:
             try:
                 text = self._templates.draw(self._sentences[rng.integers(len(self._sentences))], rng)

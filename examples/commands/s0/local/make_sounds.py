@@ -1,4 +1,4 @@
-"""Write recordings without words for the training: silence, noise, hum, clicks, breath, music, and speech backwards."""
+"""Write non-speech for the training: silence, noise, hum, clicks, breath, tones, music, and speech played backwards."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from wenet_fusion_runtime.files import write_text
 from wenet_fusion.data.lists.kaldi import read_table
 
 _SAMPLE_RATE = 16000
-_SECONDS = (1.0, 8.0)  # as the spoken utterances: a batch holds utterances of similar length, and needs words
-_BACKWARDS_SHARE = 0.45
+_SECONDS = (1.0, 8.0)  # as of spoken utterances: a batch holds utterances of similar length, some with words
+_BACKWARDS_SHARE = 0.45  # share of sounds that are speech played backwards
 
 
 def hum(length: int, rng: np.random.Generator) -> np.ndarray:
@@ -32,7 +32,7 @@ def hum(length: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def clicks(length: int, rng: np.random.Generator) -> np.ndarray:
-    """Return clicks and knocks, as of keys, doors and steps: short bursts of noise that ring."""
+    """Return clicks and knocks, like the sounds of keys, doors and steps: short ringing bursts of noise."""
     sound = 0.003 * noise(length, rng)
     for start in rng.integers(0, length, size=max(1, int(length / _SAMPLE_RATE * rng.uniform(0.5, 8)))):
         time = np.arange(min(int(rng.uniform(0.005, 0.15) * _SAMPLE_RATE), length - start)) / _SAMPLE_RATE
@@ -63,7 +63,7 @@ _KINDS: tuple[Callable[[int, np.random.Generator], np.ndarray], ...] = (
 
 
 def backwards(length: int, paths: Sequence[Path], rng: np.random.Generator) -> np.ndarray:
-    """Return one to four recordings of speech, played backwards at once."""
+    """Return the sum of one, two or four recordings of speech, played backwards."""
     sound = np.zeros(length, np.float32)
     for _ in range(int(rng.choice([1, 1, 2, 4]))):
         samples = load_audio(paths[rng.integers(len(paths))], _SAMPLE_RATE)
@@ -73,7 +73,7 @@ def backwards(length: int, paths: Sequence[Path], rng: np.random.Generator) -> n
 
 
 def write_sounds(paths: Sequence[Path], hours: float, seed: int, output: Path) -> int:
-    """Write sounds until they last `hours`, and wav.scp, text and utt2spk. Return their number."""
+    """Write sounds with a total length of `hours`, and wav.scp, text and utt2spk. Return the number of sounds."""
     rng, rows, total = np.random.default_rng(seed), [], 0.0
     (output / "audio").mkdir(parents=True, exist_ok=True)
     with tqdm(total=round(hours * 3600), desc=str(output), unit="s", disable=None) as bar:
@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, default=Path(), help="folder where relative paths in --speech start")
     parser.add_argument("--hours", type=float, default=1.0, help="duration of all sounds (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sounds (default: %(default)s)")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write; its name begins the keys")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write; keys begin with its name")
     args = parser.parse_args(argv)
     paths = [args.root / path for path in read_table(args.speech).values()] if args.speech else []
     print(f"{args.output}: {write_sounds(paths, args.hours, args.seed, args.output)} sounds")

@@ -1,4 +1,4 @@
-"""Stage -1: draw the texts that synthesizers speak: sentences of conf/grammar.yaml, mixed with open text."""
+"""Stage -1: draw the texts for the synthesizers: sentences of conf/grammar.yaml, mixed with open text."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from language import InstalledSentences, Language, read_grammar, transcript
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import write_text
 
-_LONGEST_WORDS = 14  # per open sentence
+_LONGEST_WORDS = 14  # most words of a sentence of open text
 _ALLOWED = re.compile(r"[A-Z][A-Z']*( [A-Z][A-Z']*)*")
 
 
 def draw_foreign(languages: Sequence[str], count: int, seed: int) -> Iterator[str]:
-    """Yield lines "foreign-LANGUAGE<tab>SENTENCE" of Home Assistant's sentences without numbers."""
+    """Yield lines "foreign-LANGUAGE<tab>SENTENCE" with Home Assistant's sentences that have no numbers."""
     rng = np.random.default_rng(seed)
     sources = {language: InstalledSentences(language, {}, {}) for language in languages}
     for _ in range(count):
@@ -27,7 +27,7 @@ def draw_foreign(languages: Sequence[str], count: int, seed: int) -> Iterator[st
 
 
 def open_texts(paths: Sequence[Path]) -> list[list[str]]:
-    """Return the sentences of each file (text, or text compressed by gzip) that have a usable length."""
+    """Return the usable sentences of each file, which may be compressed by gzip: of letters, and not too long."""
     found = []
     for path in paths:
         content = path.read_bytes()
@@ -40,7 +40,7 @@ def open_texts(paths: Sequence[Path]) -> list[list[str]]:
 
 
 def draw_texts(language: Language, texts: list[list[str]], count: int, open_share: float, seed: int) -> Iterator[str]:
-    """Yield lines "KIND<tab>TRANSCRIPT"; each open text is used once before any is repeated."""
+    """Yield lines "KIND<tab>TRANSCRIPT". No open text is repeated before all texts of its file are used."""
     rng = np.random.default_rng(seed)
     orders = [rng.permutation(len(each)) for each in texts]
     taken = [0] * len(texts)
@@ -62,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--grammar", type=Path, default=Path("conf/grammar.yaml"), help="templates of the language")
     parser.add_argument("--open_text", type=Path, nargs="*", default=[], help="files with a sentence per line")
     parser.add_argument("--open_share", type=float, default=0.4, help="share of open text (default: %(default)s)")
-    parser.add_argument("--foreign", nargs="*", default=[], metavar="CODE", help="only sentences of these languages")
+    parser.add_argument(
+        "--foreign", nargs="*", default=[], metavar="CODE", help="draw sentences of these languages instead"
+    )
     parser.add_argument("--count", type=int, required=True, help="number of texts")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default: %(default)s)")
     parser.add_argument("--output", type=Path, required=True, help='file of lines "KIND<tab>TRANSCRIPT" to write')

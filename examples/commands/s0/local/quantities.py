@@ -1,4 +1,4 @@
-"""Draw numbers, digit strings, times, dates, durations and letters, spoken in words."""
+"""Draw random numbers, digit strings, times, dates, durations and letters, written in words."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LARGEST = 9999
 
 
 def number_in_words(value: int, with_and: bool = False) -> str:
-    """Return a whole number in words without hyphens.
+    """Return a whole number in words, without hyphens.
 
     >>> number_in_words(4321), number_in_words(120, with_and=True)
     ('four thousand three hundred twenty one', 'one hundred and twenty')
@@ -83,12 +83,12 @@ def date(rng: np.random.Generator) -> str:
 
 
 def year(rng: np.random.Generator) -> str:
-    """Draw a year from 1900 to 2039, as it is read."""
+    """Draw a year from 1900 to 2039, in words as it is read aloud."""
     return num2words(int(rng.integers(1900, 2040)), to="year").replace("-", " ").replace(" and ", " ")
 
 
 def duration(rng: np.random.Generator) -> str:
-    """Draw a duration of one unit of time, or two."""
+    """Draw a duration in one unit of time, or in hours and minutes."""
     unit, largest = _UNITS[rng.choice(len(_UNITS), p=[0.2, 0.45, 0.25, 0.06, 0.04])]
     value = int(rng.integers(1, largest + 1))
     text = f"{number_in_words(value)} {unit}{'s' if value > 1 else ''}"

@@ -1,8 +1,8 @@
-"""Speak a list of texts with a synthesizer; write FLAC files at 16 kHz and Kaldi's wav.scp, text and utt2spk.
+"""Synthesize a list of texts; write FLAC files at 16 kHz and Kaldi's wav.scp, text and utt2spk.
 
 Speech in other languages, of kind "foreign-CODE", gets no transcript: a recognizer should print nothing for it.
-Each utterance depends only on the seed, its number and its text: after an interruption, the same command goes on, and
-after a change of the texts it speaks only the changed ones.
+Each utterance depends only on the seed, its number and its text. So after an interruption, the same command continues,
+and after a change of the texts, it synthesizes only the changed ones.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from wenet_fusion_runtime.files import read_lines, write_text
 _SAMPLE_RATE = 16000
 _PAUSE_SECONDS = (0.05, 0.5)  # before and after the speech
 _FLOOR_DB = (-85.0, -60.0)  # level of the noise in the pauses, dB relative to full scale
-_PER_FOLDER = 1000
+_PER_FOLDER = 1000  # utterances
 
 
 def utterances(texts: Path) -> Iterator[tuple[int, str, str]]:
     """Yield number, kind and transcript of each line.
 
     Raises:
-        OSError, ValueError: the file is missing or holds another line.
+        OSError: the file cannot be read.
+        ValueError: a line is not "KIND<tab>TRANSCRIPT".
     """
     lines = [line.split("\t") for line in read_lines(texts)]
     for number, line in enumerate(lines):
@@ -51,7 +52,7 @@ def with_pauses(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def speak_all(synthesizer: Synthesizer, texts: Path, seed: int, limit_seconds: float, output: Path) -> float:
-    """Write the audio of all texts, or of the first ones until `limit_seconds` are reached. Return the seconds."""
+    """Write the audio of all texts, or stop at `limit_seconds` of audio if this is not 0. Return the seconds."""
     total, rows = 0.0, []
     bar = tqdm(utterances(texts), desc=str(output), unit="utterance", disable=None)
     for number, kind, transcript in bar:
@@ -94,9 +95,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("texts", type=Path, help="lines of make_texts.py")
     parser.add_argument("--voices", nargs="*", default=[], help="voices to draw from (default: all)")
     parser.add_argument("--kokoro", type=Path, help="folder of kokoro.onnx and voices/")
-    parser.add_argument("--hours", type=float, default=0, help="stop after so much speech (default: all texts)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of voices and manners (default: %(default)s)")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write; its name begins the keys")
+    parser.add_argument(
+        "--hours", type=float, default=0, help="stop after this many hours of speech (default: all texts)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of voices and ways of speaking (default: %(default)s)"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder to write; keys begin with its name")
     args = parser.parse_args(argv)
     synthesizer = open_synthesizer(args.synthesizer, args.voices, args.kokoro)
     seconds = speak_all(synthesizer, args.texts, args.seed, 3600 * args.hours, args.output)

@@ -1,4 +1,4 @@
-"""Write transcripts as synthesizers read them best, and change phonemes as speakers of other languages do."""
+"""Rewrite transcripts so that synthesizers read them well; change phonemes as speakers with an accent do."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import re
 import numpy as np
 
 _DIGITS = {"zero", "oh", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
-_PAUSE_SHARE = 0.3  # of the strings of letters and digits, with a pause after some symbols
+_PAUSE_SHARE = 0.3  # share of letter and digit strings that get pauses after some symbols
 
-# Substitutions of phonemes (misaki's alphabet), patterns before and replacements after ">"; $ is the end of a word.
+# Substitutions "PATTERN>REPLACEMENT" of phonemes in misaki's alphabet; ^ is the start and $ the end of a word.
 _ACCENTS = {
     "mandarin": "θ>s ð>z v>w ɪ>i æ>ɛ [dt]$> l$>ɹ",
     "german": "θ>s ð>z w>v æ>ɛ d$>t z$>s ɡ$>k",
@@ -19,7 +19,7 @@ _ACCENTS = {
     "japanese": "l>ɹ θ>s ð>z v>b æ>ɑ ʌ>ɑ",
 }
 _WORD_END, _WORD_START = r"(?=[ .,?]|$)", r"(?:^|(?<= ))"
-_SUBSTITUTION_SHARE = 0.6  # of an accent's substitutions that a voice makes
+_SUBSTITUTION_SHARE = 0.6  # share of an accent's substitutions that an utterance gets
 
 
 def spoken_form(kind: str, transcript: str, rng: np.random.Generator) -> str:

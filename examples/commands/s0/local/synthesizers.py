@@ -1,6 +1,6 @@
-"""Speak texts with the synthesizers that are installed, each utterance in a voice of its own.
+"""Synthesizers that speak each sentence in a random voice.
 
-To add a synthesizer: write a class with `speak`, and name it in `open_synthesizer`.
+To add a synthesizer, write a class with the method `speak`, and add it to `open_synthesizer`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import hibari
 
 _MOST_PHONEMES = 400  # per sentence
-_ACCENT_SHARE = 0.35  # of the utterances
-_TRACT_RANGE = (0.86, 1.18)  # lengths of the vocal tract relative to the voice's own: all frequencies change by it
+_ACCENT_SHARE = 0.35  # share of utterances with an accent
+_TRACT_RANGE = (0.86, 1.18)  # factors of pitch and formants: a shorter vocal tract has a larger factor
 
 
 class Spoken(NamedTuple):
@@ -37,21 +37,21 @@ class Synthesizer(Protocol):
     """Speaks a sentence in a random voice."""
 
     def speak(self, text: str, language: str, rng: np.random.Generator) -> Spoken:
-        """Return a sentence of a language (its code, such as en) in a voice, and in a manner, drawn from `rng`."""
+        """Speak a sentence in a random voice and manner; `language` is a code such as en."""
         ...
 
 
 class Pronouncer:
-    """Write sentences as numbers of misaki's phonemes, which hibari and Kokoro share."""
+    """Converts sentences to ids of misaki's phonemes, which hibari and Kokoro share."""
 
     def __init__(self, model: hibari.Hibari) -> None:
         self._model = model
 
     def ids(self, text: str, language: str, accent_share: float, rng: np.random.Generator) -> list[int]:
-        """Return the phonemes of a sentence; English ones, at a share of `accent_share`, with a random accent.
+        """Return the phoneme ids of a sentence. A share of `accent_share` of English sentences gets a random accent.
 
         Raises:
-            OSError: the package phonemizer, which other languages than English need, is missing.
+            OSError: the package phonemizer is missing, which languages other than English need.
         """
         phonemes = " ".join(self._model.phonemize(text)) if language == "en" else _foreign_phonemes(text, language)
         if language == "en" and rng.random() < accent_share:
@@ -60,7 +60,7 @@ class Pronouncer:
 
 
 def _foreign_phonemes(text: str, language: str) -> str:
-    """Return the pronunciation by espeak-ng."""
+    """Return the phonemes of a sentence by espeak-ng."""
     try:
         import espeakng_loader
         from phonemizer import phonemize
@@ -74,7 +74,7 @@ def _foreign_phonemes(text: str, language: str) -> str:
 
 
 class Hibari:
-    """The package hibari-tts: one voice, whose predicted spectrum and pitch are changed into many voices.
+    """The package hibari-tts: one voice, whose predicted spectrum and pitch are changed at random for each sentence.
 
     Raises:
         OSError: the package is missing.
@@ -93,9 +93,9 @@ class Hibari:
 
         ids = self.pronouncer.ids(text, language, _ACCENT_SHARE, rng)
         pitch, intonation = np.exp(rng.uniform(np.log(0.42), np.log(1.6))), rng.uniform(0.5, 1.5)
-        # Low voices come from long vocal tracts; the tract of each voice varies around that of its pitch.
+        # Lower voices have longer vocal tracts; the factor varies around the typical value for the pitch.
         tract = np.clip(pitch ** rng.uniform(0.1, 0.3) * rng.uniform(0.9, 1.1), 0.78, 1.28)
-        bend = rng.uniform(0.94, 1.06)  # of the higher formants relative to the lower ones
+        bend = rng.uniform(0.94, 1.06)  # factor of the higher formants relative to the lower ones
         inputs = {
             "ids": np.asarray([ids], np.int64),
             "speed": np.asarray([rng.uniform(0.7, 1.45)], np.float32),
@@ -110,7 +110,7 @@ class Hibari:
         harmonic, noise, residue = (_at(each, places) + slope for each in (harmonic, noise, residue))
         nearest = np.minimum(np.rint(places).astype(int), harmonic.shape[0] - 1)
         noise = noise + np.float32(rng.normal(0, 0.4))  # breath
-        residue = residue - np.float32(2 * abs(np.log(pitch)))  # it holds remains of the old pitch
+        residue = residue - np.float32(2 * abs(np.log(pitch)))  # it contains remains of the original pitch
         samples = dsp.synth(harmonic, rotation[nearest], noise, residue, phase[nearest], f0, rng)
         return Spoken(samples, dsp.SR, f"hibari-{pitch:.2f}-{tract:.2f}")
 
@@ -129,11 +129,11 @@ def _at(values: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 class Kokoro:
-    """Kokoro-82M as ONNX file: random mixtures of its voices, pronounced by hibari's rules.
+    """Kokoro-82M in an ONNX file: random mixtures of its voices, with hibari's pronunciation.
 
     Args:
         model: the ONNX file.
-        voices: folder with the voices (510 x 256 float32 each), NAME.bin.
+        voices: folder with a file NAME.bin for each voice (510 x 256 float32).
         names: voices to mix; empty: all.
 
     Raises:
@@ -231,7 +231,7 @@ def _draw_tract(rng: np.random.Generator) -> float:
 
 
 def _with_tract(spoken: Spoken, tract: float) -> Spoken:
-    """Play an utterance faster by `tract`: pitch and formants rise by it."""
+    """Play an utterance faster by the factor `tract`, which raises pitch and formants by the same factor."""
     samples = (
         soxr.resample(spoken.samples, spoken.sample_rate * tract, spoken.sample_rate) if tract != 1 else spoken.samples
     )

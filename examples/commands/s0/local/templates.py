@@ -15,12 +15,12 @@ class UnknownListError(ValueError):
 
 
 class Templates:
-    """Draw sentences.
+    """Draws sentences from templates.
 
     Args:
-        lists: entries of each list; entries may be templates as well.
-        quantities: functions that draw an entry, for lists that are too long to be written.
-        rules: templates by the name that other templates use.
+        lists: entries by the name of their list; an entry may be a template too.
+        quantities: functions that draw an entry, by the name of a list that is too long to write.
+        rules: templates by the name with which other templates refer to them.
 
     >>> templates = Templates({"room": ["kitchen"]}, {}, {"please": "[please]"})
     >>> templates.draw("(open|close) the {room} door", np.random.default_rng(0))
@@ -36,7 +36,7 @@ class Templates:
         self._lists, self._quantities, self._rules = lists, quantities, rules
 
     def draw(self, template: str, rng: np.random.Generator) -> str:
-        """Return a sentence of the template.
+        """Return a random sentence of the template.
 
         Raises:
             UnknownListError: the template, or a rule in it, names a list or a rule that does not exist.

@@ -1,7 +1,7 @@
 """Transcribe a set with Whisper or PocketSphinx, to compare the recipe's model with them on the same files.
 
-The output has a key and the words in each line; `wenet-fusion score REFERENCE OUTPUT` counts the errors. A file beside
-it, OUTPUT.made_from, names the system, so that an output never mixes two.
+Each line of the output has a key and the recognised words; `wenet-fusion score REFERENCE OUTPUT` counts the errors. The
+file OUTPUT.made_from names the system, so that an output never mixes the transcripts of two systems.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def pocketsphinx() -> Callable[[np.ndarray], str]:
 
 
 def claim_output(output: Path, system: str) -> None:
-    """Record beside the output which system writes it.
+    """Write the name of the system to a file beside the output.
 
     Raises:
-        ValueError: the output holds lines of another system, or nothing says of which.
+        ValueError: the output holds lines of another or an unknown system.
     """
     record = output.with_name(f"{output.name}.made_from")
     if output.exists() and output.stat().st_size:
@@ -61,7 +61,7 @@ def claim_output(output: Path, system: str) -> None:
 
 
 def transcribe_set(folder: Path, transcribe: Callable[[np.ndarray], str], output: Path) -> int:
-    """Append the transcripts that `output` lacks; return the number of all."""
+    """Append the transcripts that are missing in `output`; return the number of utterances in the set."""
     done = read_table(output) if output.exists() else {}
     paths = read_table(folder / "wav.scp")
     with output.open("a", encoding="utf-8") as file:
@@ -77,12 +77,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__.partition("\n")[0],
         epilog="example: python local/transcribe_reference.py whisper data/words --output exp/whisper/words",
     )
-    parser.add_argument("system", choices=["whisper", "pocketsphinx"], help="what transcribes")
+    parser.add_argument("system", choices=["whisper", "pocketsphinx"], help="system that transcribes")
     parser.add_argument("folder", type=Path, help="set with wav.scp")
     parser.add_argument(
         "--model", default="base", help="name or folder of a faster-whisper model (default: %(default)s)"
     )
-    parser.add_argument("--output", type=Path, required=True, help="file to write; lines that are in it are kept")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="file to write; utterances that it already holds are skipped"
+    )
     args = parser.parse_args(argv)
     claim_output(args.output, f"whisper {args.model}" if args.system == "whisper" else args.system)
     transcribe = Whisper(args.model).transcribe if args.system == "whisper" else pocketsphinx()

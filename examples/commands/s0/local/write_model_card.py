@@ -1,7 +1,7 @@
-"""Stream test sets through an exported model, and write a model card with the error rates in Markdown.
+"""Stream test sets through an exported model, and write a model card in Markdown with the error rates.
 
-Sets without words in their transcripts (silence, noise, music, other languages) have inserted words per hour instead of
-an error rate. Transcripts of other systems, as `transcribe_reference.py` writes them, become columns of the same table.
+For sets whose transcripts have no words (silence, noise, music, other languages), the card has insertions per hour
+instead of an error rate. Transcripts of other systems (see `transcribe_reference.py`) become columns of the same table.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def stream_set(recognizer: Recognizer, utterances: Sequence[Utterance], chunk: i
         recognizer: the model with its decoding options.
         utterances: the set.
         chunk: frames per chunk.
-        title: what the progress bar names.
+        title: title of the progress bar.
     Raises:
         OSError, ValueError: a recording is missing or damaged.
     """
@@ -74,7 +74,7 @@ def groups_of(folder: Path, utterances: Sequence[Utterance]) -> dict[str, list[U
 
 
 def errors_text(measured: Measured) -> str:
-    """Return the error rate with its interval, or the inserted words per hour of a set without words.
+    """Return the error rate with its interval; for a set without words, insertions per hour.
 
     >>> errors_text(Measured("digits", 1, score({"a": "one two"}, {"a": "one"}), 2.0))
     '50.0 % (50.0 to 50.0)'
@@ -162,13 +162,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--lm_weight", type=float, default=0.5, help="its weight (default: %(default)s)")
     parser.add_argument("--word_bonus", type=float, default=0.0, help="nats per word (default: %(default)s)")
     parser.add_argument(
-        "--grammars", nargs="*", default=[], metavar="SET=FILE", help="also measure the set within this grammar"
+        "--grammars", nargs="*", default=[], metavar="SET=FILE", help="measure the set with this grammar too"
     )
     parser.add_argument(
         "--others", nargs="*", default=[], metavar="SYSTEM=FOLDER", help="FOLDER/SET holds transcripts of a system"
     )
     parser.add_argument("--title", default="Speech recognition model", help="first heading (default: %(default)s)")
-    parser.add_argument("--about", type=Path, help="Markdown on data, licences and limits, before the table")
+    parser.add_argument(
+        "--about", type=Path, help="Markdown file on data, licences and limits, to insert before the table"
+    )
     parser.add_argument("--output", type=Path, required=True, help="Markdown file to write")
     options = parser.parse_args(argv)
     for name in ("grammars", "others"):

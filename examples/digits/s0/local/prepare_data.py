@@ -1,4 +1,4 @@
-"""Stage -1: find, download or synthesise spoken digits, and record their source."""
+"""Stage -1: find, download or synthesise recordings of digits, and describe their source in source.json."""
 
 import argparse
 import errno
@@ -22,17 +22,17 @@ from wenet_fusion_runtime.files import write_text
 
 URL = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/v1.0.9.tar.gz"
 ARCHIVE_SHA256 = "8bc44cde129d505cbbb6b365c09f80c663f2aa77578afc634e6141a2f87100c0"
-# SHA-256 of the 2,500 recordings (`recordings.digest`): GitHub sometimes repacks archives.
+# SHA-256 of the 2,500 recordings (`recordings.digest`), because GitHub sometimes repacks archives.
 RECORDINGS_SHA256 = "a18dca5224feaf92ec296ac8f77fb04787e5b37616f1f60e16fecf96d2316d23"
 
 
 @dataclass(frozen=True)
 class Source:
-    """The contents of source.json, which describes the recordings from which digit strings are made."""
+    """The contents of source.json: a description of the recordings from which digit strings are made."""
 
     kind: Literal["recorded", "synthetic"]
     origin: str
-    why: str  # reason for synthetic speech
+    why: str  # reason for synthetic speech; empty: recorded speech
     recordings: str
     files: int
     speakers: list[str]
@@ -93,7 +93,7 @@ def prepare(data: str, folder: Path) -> Source:
             if not isinstance(error, urllib.error.URLError) and (
                 error.filename or error.errno in (errno.ENOSPC, errno.EDQUOT)
             ):
-                raise  # a full disk or a missing permission, which would also stop the synthesis
+                raise  # a full disk or a missing permission, with which the synthesis would fail too
             why = f"{URL} cannot be downloaded: {getattr(error, 'reason', error)}"
     elif data != "synthetic":
         recordings = recordings_folder(Path(data)).resolve()
@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--data", default="", help="folder of the corpus; synthetic: espeak-ng; empty: download, else espeak-ng"
     )
     parser.add_argument("--folder", type=Path, required=True, help="folder for downloaded or synthetic recordings")
-    parser.add_argument("--output", type=Path, required=True, help="source.json to write, about the recordings")
+    parser.add_argument("--output", type=Path, required=True, help="source.json to write")
     args = parser.parse_args(arguments)
     source = prepare(args.data, args.folder)
     args.output.parent.mkdir(parents=True, exist_ok=True)

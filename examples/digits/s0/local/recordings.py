@@ -24,8 +24,8 @@ class Take(NamedTuple):
 
     @property
     def split(self) -> str:
-        """The data set of the take. Takes 0 to 4 are the corpus's official test set. We divide its training set: takes
-        5 to 9 are the dev set, the others the training set.
+        """The set of the take. Takes 0 to 4 are the corpus's official test set. We divide its official training set:
+        takes 5 to 9 are our dev set, the others our training set.
         """
         return "test" if self.index < 5 else "dev" if self.index < 10 else "train"
 
@@ -51,7 +51,7 @@ def list_takes(folder: Path) -> list[Take]:
     """Return all takes of `folder`, sorted by speaker, digit and index.
 
     Raises:
-        ValueError: for a speaker, a digit is missing in one of the three splits.
+        ValueError: one of the three splits lacks a digit of a speaker.
     """
     matches = ((path, _NAME.fullmatch(path.name)) for path in folder.glob("*.wav"))
     takes = sorted(Take(int(m["digit"]), m["speaker"], int(m["index"]), path) for path, m in matches if m)
@@ -103,7 +103,7 @@ def read_takes(takes: list[Take]) -> tuple[dict[Take, np.ndarray], int]:
 
 
 def digest(takes: list[Take]) -> str:
-    """Return the SHA-256 of the names and contents of all takes, which identifies the data behind a result."""
+    """Return the SHA-256 of the names and contents of all takes, to identify the data of a result."""
     total = hashlib.sha256()
     for take in sorted(takes, key=lambda take: take.path.name):
         total.update(take.path.name.encode() + b"\0" + hashlib.sha256(take.path.read_bytes()).digest())

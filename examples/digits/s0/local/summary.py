@@ -1,4 +1,4 @@
-"""Stage 7: write a page of Markdown with the results, the data, the machine and the run time."""
+"""Stage 7: write summary.md with the results, the data, the machine and the run time."""
 
 import argparse
 import json

@@ -1,6 +1,7 @@
 """Synthesise the ten digits in many voices of espeak-ng, in the layout of the recorded corpus.
 
-espeak-ng's voices keep state, so the same call does not always give the same samples: takes are made once and kept.
+espeak-ng's voices keep state, so the same call does not always give the same samples. Takes are therefore made once
+and kept.
 """
 
 import ctypes
@@ -35,7 +36,7 @@ class Manner(NamedTuple):
 
 
 class Espeak:
-    """The espeak-ng library through ctypes: one word in, float32 samples at `sample_rate` out."""
+    """The espeak-ng library, called through ctypes: returns a word as float32 samples at `sample_rate`."""
 
     def __init__(self) -> None:
         """Start the library. Raises OSError if it is missing or does not start."""
@@ -47,8 +48,8 @@ class Espeak:
         self._pieces: list[np.ndarray] = []
         callback_type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
         self._callback = callback_type(self._collect)  # kept here, because the library calls it later
-        # The path of the library's data must have at most 160 characters, also later, when voices are read: link the
-        # data into a temporary folder.
+        # The path of the library's data may have at most 160 characters, also later when voices are read. Therefore
+        # link the data into a temporary folder.
         self._folder = tempfile.TemporaryDirectory()
         (Path(self._folder.name) / "espeak-ng-data").symlink_to(espeakng_loader.get_data_path())
         self.sample_rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, self._folder.name.encode(), _DONT_EXIT)
@@ -76,8 +77,8 @@ class Espeak:
 def trim(
     samples: np.ndarray, sample_rate: int, threshold_db: float = -40.0, margin_seconds: float = 0.01
 ) -> np.ndarray:
-    """Remove leading and trailing samples below `threshold_db` relative to the peak, except for a margin, as in the
-    recorded corpus.
+    """Trim leading and trailing samples below `threshold_db` relative to the peak, except for a margin, as the recorded
+    corpus is trimmed.
     """
     loud = np.flatnonzero(np.abs(samples) > np.abs(samples).max(initial=0) * 10 ** (threshold_db / 20))
     if not len(loud):
@@ -87,7 +88,7 @@ def trim(
 
 
 def synthesise(folder: Path, voices: tuple[str, ...] = VOICES, takes: int = TAKES, seed: int = 0) -> int:
-    """Write `takes` takes of each digit and voice to a folder that replaces `folder` at the end. Return their number.
+    """Write `takes` takes of each digit in each voice to `folder`, which is replaced at the end. Return their number.
 
     Raises:
         OSError: espeak-ng is missing or returned no audio.
