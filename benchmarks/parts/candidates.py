@@ -114,8 +114,8 @@ class Builder(NamedTuple):
         exact = self.folder / f"{stem}.onnx"
         write_graph(encoder, exact)
         found = [onnx_variant(ONNX_FLOAT32, "float", exact)]
-        for name, kind in zip(quantised, ("int8", "uint8")):
-            found.append(onnx_variant(name, "int8", quantise(exact, exact.with_suffix(f".{kind}.onnx"), kind)))
+        for name, weights in zip(quantised, ("int8", "uint8")):
+            found.append(onnx_variant(name, "int8", quantise(exact, exact.with_suffix(f".{weights}.onnx"), weights)))
         return found
 
 

@@ -102,12 +102,12 @@ def step_goals(times: Times, candidates: Sequence[Candidate], chunkings: Sequenc
             found.append(Goal(what, wanted[end], theirs.milliseconds / ours.milliseconds))
         ours, theirs = (best(shape, candidates, model, "int8") for model in (OURS, CONFORMER))
         what = f"{label}, int8: {ours.name} against the Conformer's {theirs.name}"
-        for kind, wanted in INT8_GOALS.items():
-            found.append(Goal(what + kind, wanted, theirs.milliseconds / ours.milliseconds))
+        for suffix, wanted in INT8_GOALS.items():
+            found.append(Goal(what + suffix, wanted, theirs.milliseconds / ours.milliseconds))
         whole, linear = (shape[f"{model}: {INT8}"].median for model in (OURS, LINEAR))
         what = f"{label}, {INT8}: whole step / time of its linear layers"
-        for kind, limits in LINEAR_GOALS.items():
-            found.append(Goal(what + kind, limits[end], whole / linear, at_most=True))
+        for suffix, limits in LINEAR_GOALS.items():
+            found.append(Goal(what + suffix, limits[end], whole / linear, at_most=True))
     return found
 
 
