@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Make a Python package that contains an exported file and its language model. If it is installed, wenet-fusion-runtime
-uses this model by default.
+"""Make a Python package of an exported file and its language model, or put both into the runtime (--bundle). The
+runtime then uses this model by default.
 
 Install the folder with pip, or make a wheel of it: pip wheel --no-deps FOLDER. One model can be installed at a time.
 """
@@ -39,7 +39,7 @@ packages = ["{package}"]
 [tool.setuptools.package-data]
 {package} = ["*"]
 """
-GZIP = b"\x1f\x8b"  # how such files begin
+GZIP = b"\x1f\x8b"  # the first bytes of gzip files
 _DEFAULTS = DecodingOptions()
 
 
@@ -74,7 +74,7 @@ def make_package(options: argparse.Namespace) -> Path:
 
 
 def _write_model(folder: Path, options: argparse.Namespace) -> None:
-    """Write the model's files, its description and its card into a folder, all of them or none."""
+    """Write the model, its description and its card to a folder: all files or none."""
     card = f"# {options.name}\n\nMade from {options.model.name}.\n"
     texts = {CARD: card if options.card is None else "".join(f"{line}\n" for line in read_lines(options.card))}
     if options.output is not None:
