@@ -57,7 +57,7 @@ def server(tone_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     folder = tmp_path_factory.mktemp("no_pyav")
     (folder / "av.py").write_text("raise ModuleNotFoundError(\"No module named 'av'\", name='av')\n")
     path = os.pathsep.join((str(folder), os.environ.get("PYTHONPATH", "")))
-    with ServerProcess(tone_model, environment={"PYTHONPATH": path}) as started:
+    with ServerProcess(tone_model, "--example", "one & two", environment={"PYTHONPATH": path}) as started:
         yield started
 
 
@@ -73,6 +73,10 @@ def chromium(speech: Path) -> Iterator[Any]:
 def open_page(chromium: Any, server: ServerProcess) -> Iterator[OpenPage]:
     with opened_pages(chromium, server.url) as start:
         yield start
+
+
+def test_the_page_suggests_a_sentence(open_page: OpenPage) -> None:
+    assert open_page().locator("#example").inner_text() == "Say, for example: one & two"
 
 
 def shown(page: Any) -> str:

@@ -58,7 +58,7 @@ def test_everything_works_from_the_keyboard(open_page: OpenPage, recording: Path
         page.keyboard.press("Tab")
         order.append(focused(page))
         assert outline(page) == "solid"
-    assert order == ["record", "choose", "more"]
+    assert order == ["record", "choose", "more"] and page.locator("#example").is_hidden()
     page.keyboard.press("Enter")
     assert page.locator("#options").is_visible() and focused(page) == "chunk"
     page.keyboard.press("Tab")
