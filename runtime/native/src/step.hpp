@@ -145,8 +145,8 @@ inline void linear_relu(const Linear& layer, const uint8_t* in, int64_t rows, co
     std::memset(out + row * next.padded + next.inputs, 0, next.padded - next.inputs);
 }
 
-// A product in float. Row r consists of `pieces` pieces of `length` inputs; piece i begins at in + r * row_step + i *
-// piece_step. The output has `stride` floats per row.
+// A product in float. Row r consists of `pieces` pieces of `length` inputs; piece i begins at
+// in + r * row_step + i * piece_step. The output has `stride` floats per row.
 template <bool RELU>
 inline void product(const Product& layer, const float* in, int64_t rows, int64_t row_step, int pieces,
                     int64_t piece_step, float* out, int64_t stride) {
@@ -241,7 +241,7 @@ inline void subsample(const Model& model, int frames, float* features_in, const 
 }
 
 // The means of the values for QUERIES queries, weighted by shares * scores: PARTS vectors from `offset` of each row on,
-// the last one with `count` floats. From one query to the next are `stride` scores and `dim` output floats.
+// the last one with `count` floats. Consecutive queries are `stride` scores and `dim` output floats apart.
 template <int QUERIES, int PARTS>
 inline void average(const float* const* keys, int first, int last, int offset, const float* scores, int64_t stride,
                     const float* shares, float* out, int64_t dim, int count) {
@@ -276,7 +276,8 @@ inline void query_key(const float* query, int64_t stride, const float* const* ke
     for (int j = 0; j < 4; ++j) dots[i][j] = total[i][j];
 }
 
-// Attention of one head for QUERIES queries. The first query's biases begin at `biases`, each next query's one earlier.
+// Attention of one head for QUERIES queries. `biases` points to the first query's biases; those of each next query
+// begin one float earlier.
 template <int QUERIES>
 inline void attend_queries(const Sizes& n, const float* const* keys, int first, int last, const float* query,
                            int head, const float* biases, float* out, float* scores, int64_t stride) {
