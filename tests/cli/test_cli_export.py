@@ -38,7 +38,7 @@ COMMANDS = {
     "sherpa-onnx": JUDGED,
     "pt2": ("--data", "{dev}", "--num_utterances", "2"),
 }
-TOLD = {
+PRINTED = {
     "torchscript": "float16-packed; no normalisation in the step", "onnx": "int8; no normalisation in the step",
     "wenet-onnx": "decoder_main --onnx_dir", "sherpa-onnx": "--wenet-ctc-num-left-chunks=2", "pt2": "experimental",
 }  # fmt: skip
@@ -49,10 +49,10 @@ TOLD = {
 def test_every_format_is_one_command_and_takes_speech(form, tone_run, tmp_path, capsys):
     options = [option.format(dev=tone_run.dev_list) for option in COMMANDS[form]]
     assert run("export", tone_run.checkpoint, tmp_path / "out", "--format", form, *options) == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     utterances = 3 if "2" in options else 9
-    assert TOLD[form] in told and f"frames ({utterances} utterances)" in told
-    assert ("word error rate" in told) == ("int8" in " ".join(options)) and "unknown" not in told
+    assert PRINTED[form] in printed and f"frames ({utterances} utterances)" in printed
+    assert ("word error rate" in printed) == ("int8" in " ".join(options)) and "unknown" not in printed
     if form == "onnx":
         assert run("inspect", tmp_path / "out", "--frames", 24) == 0
         assert "normalisation: none" in capsys.readouterr().out
@@ -67,10 +67,10 @@ def test_int8_without_speech_says_that_its_error_rate_is_unknown(tone_run, tmp_p
 def test_help_says_which_format_has_which_precision(capsys):
     with pytest.raises(SystemExit):
         run("export", "--help")
-    told = " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())
     assert {name for target in TARGETS.values() for name in target.precisions} == set(MEANINGS)
     for name, forms in (("int8", "torchscript, onnx"), ("float16-packed", "torchscript")):
-        assert f"{name} ({forms}): {MEANINGS[name]}" in told
+        assert f"{name} ({forms}): {MEANINGS[name]}" in printed
 
 
 def test_formats_and_precisions_that_do_not_go_together(tone_run, tmp_path):

@@ -175,11 +175,11 @@ def test_utterances_that_cannot_be_aligned_are_listed_and_the_rest_goes_on(tone_
     output = tmp_path / "deep/align"
     assert run("align", tone_run.checkpoint, "--data", faulty, "--output", output, "--worst", 2) == 1
     out, err = capsys.readouterr()
-    told = [line for line in err.splitlines() if line.startswith("skipped")]
-    assert len(told) == 4 and "data.list:8: there is no audio file" in told[0]
-    assert "unknown: 'hundred' in 'one hundred' is not in the vocabulary" in told[1]
-    assert "short: " in told[2] and "frames are too few for the 400 that its 300 tokens need" in told[2]
-    assert "damaged: " in told[3] and "noise.wav" in told[3]
+    printed = [line for line in err.splitlines() if line.startswith("skipped")]
+    assert len(printed) == 4 and "data.list:8: there is no audio file" in printed[0]
+    assert "unknown: 'hundred' in 'one hundred' is not in the vocabulary" in printed[1]
+    assert "short: " in printed[2] and "frames are too few for the 400 that its 300 tokens need" in printed[2]
+    assert "damaged: " in printed[3] and "noise.wav" in printed[3]
     good = [json.loads(line) for line in faulty.read_text().splitlines()[:4]]
     worst = out.splitlines()[1].split()
     assert worst[2] == good[1]["key"] + ":" and float(worst[0]) < -0.05 and "(" in worst[3], (
@@ -195,7 +195,7 @@ def test_utterances_that_cannot_be_aligned_are_listed_and_the_rest_goes_on(tone_
     written = json.loads((output / "alignment.json").read_text())
     assert [row["key"] for row in written["utterances"]] == [item["key"] for item in good]
     assert written["utterances"][2]["words"] == 0 and written["utterances"][2]["confidence"] > 0
-    assert [f"skipped {reason}" for reason in written["skipped"]] == told
+    assert [f"skipped {reason}" for reason in written["skipped"]] == printed
     names = sorted(path.name for path in (output / "textgrid").iterdir())
     assert names == sorted(f"{item['key'].replace('a/b%', 'a%2Fb%25')}.TextGrid" for item in good)
 

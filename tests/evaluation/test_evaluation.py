@@ -195,8 +195,8 @@ def test_hot_words_and_a_language_model_from_the_command_line(tone_run, data_lis
     added = ("--hot_words", tmp_path / "hot", "--language_model", tmp_path / "lm.arpa", "--lm_weight", "9")
     choice = ("--modes", GREEDY, PREFIX_BEAM, "--chunkings", "8/2")
     assert main(list(map(str, ["evaluate", *data, *added, *choice]))) == 1
-    told = capsys.readouterr()
-    assert f"{tmp_path / 'hot'}:2: hot word 'elephant'" in told.err
+    printed = capsys.readouterr()
+    assert f"{tmp_path / 'hot'}:2: hot word 'elephant'" in printed.err
     texts = {
         variant: (tmp_path / "r" / condition_folder(PREFIX_BEAM, "8/2", variant) / "text").read_text()
         for variant in (PLAIN, "hot words", "language model", "hot words + language model")

@@ -127,15 +127,15 @@ def test_utterances_that_cannot_be_used_are_listed_and_counted(tone_run, data_li
     result_dir = tmp_path / "deep/results"
     assert evaluate_command(tone_run, with_bad, result_dir) == 1
     captured = capsys.readouterr()
-    told = captured.err
+    printed = captured.err
     assert (
-        "skipped bad0: " in told
-        and "bad0.wav: is an empty file" in told
-        and "bad1.wav: cannot be read as audio" in told
+        "skipped bad0: " in printed
+        and "bad0.wav: is an empty file" in printed
+        and "bad1.wav: cannot be read as audio" in printed
     )
-    assert f"skipped {with_bad}:6: there is no audio file {with_bad.parent}/gone.wav" in told
-    assert f"{with_bad}:7: key 't1' is already in {with_bad}:1" in told and f"{with_bad}:8: no wav in" in told
-    assert GREEDY in captured.out and told.endswith("skipped 5 in all, 3 utterances evaluated\n")
+    assert f"skipped {with_bad}:6: there is no audio file {with_bad.parent}/gone.wav" in printed
+    assert f"{with_bad}:7: key 't1' is already in {with_bad}:1" in printed and f"{with_bad}:8: no wav in" in printed
+    assert GREEDY in captured.out and printed.endswith("skipped 5 in all, 3 utterances evaluated\n")
     written = json.loads((result_dir / "results.json").read_text())
     assert len(written["skipped"]) == 5 and written["rows"][0]["utterances"] == 3
     assert "## Problems: 5" in (result_dir / "report.md").read_text()

@@ -110,9 +110,9 @@ def test_two_ranks_find_what_one_process_finds(tone_run, tmp_path):
 def test_the_others_do_not_wait_for_a_rank_that_is_gone(tone_run, tmp_path, how):
     ranks = start_ranks(["-c", ILL_RANK, how, *evaluation(tone_run, tmp_path)])
     try:
-        _, told = ranks[0].communicate(timeout=200)  # rank 1 would hang for longer
+        _, printed = ranks[0].communicate(timeout=200)  # rank 1 would hang for longer
         assert ranks[0].returncode == 1
-        last = told.strip().splitlines()[-1]
+        last = printed.strip().splitlines()[-1]
         if how == "disk":
             assert last == "error: rank 1 failed: [Errno 28] No space left on device: 'rank1.jsonl'"
         else:

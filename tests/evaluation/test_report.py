@@ -274,19 +274,19 @@ def test_score_writes_a_report_and_names_missing_keys(tmp_path, capsys):
     options = ("--unit", "mixed", "--ignore_case", "--ignore_punctuation")
     files = (tmp_path / "ref", tmp_path / "hyp")
     assert run("score", *files, *options, "--report", tmp_path / "deep/r.html", "--brief") == 1
-    told = capsys.readouterr()
-    assert "Overall -> 33.33 % N=6 C=4 S=0 D=2 I=0\n95 % interval -> " in told.out and "utt:" not in told.out
-    assert "2 keys are not in both files:" in told.err
+    printed = capsys.readouterr()
+    assert "Overall -> 33.33 % N=6 C=4 S=0 D=2 I=0\n95 % interval -> " in printed.out and "utt:" not in printed.out
+    assert "2 keys are not in both files:" in printed.err
     assert (
         f"{tmp_path / 'hyp'} has no c, which counts as deleted\n{tmp_path / 'ref'} has no d, which is not counted"
-        in told.err
+        in printed.err
     )
     texts = [text for _, text in Page((tmp_path / "deep/r.html").read_text(encoding="utf-8")).texts]
     assert "words and characters, case and punctuation ignored" in texts and "33.33 %" in texts
     (tmp_path / "hyp").write_text("a one two\nb \u4f60\u597d world\nc X\n", encoding="utf-8")
     assert run("score", *files, *options, "--report", tmp_path / "r.md") == 0
-    told = capsys.readouterr()
-    assert "utt: b" in told.out and told.err == "" and "No utterance is wrong." in (tmp_path / "r.md").read_text()
+    printed = capsys.readouterr()
+    assert "utt: b" in printed.out and printed.err == "" and "No utterance is wrong." in (tmp_path / "r.md").read_text()
 
 
 def test_a_report_of_another_kind_is_refused_before_any_work(report, tmp_path):

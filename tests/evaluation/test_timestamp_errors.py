@@ -58,7 +58,7 @@ def test_errors_and_the_shifts_that_mend_them() -> None:
 # ---- at export
 
 
-def dated_speech(text: str, frames: int, gap: int) -> Speech:
+def speech_with_times(text: str, frames: int, gap: int) -> Speech:
     """A recording of the fake model's language, in which a word is emitted in its first frame."""
     letters = text.replace(" ", "")
     spans = [(gap + n * (frames + gap), gap + n * (frames + gap) + frames) for n in range(len(letters))]
@@ -67,7 +67,7 @@ def dated_speech(text: str, frames: int, gap: int) -> Speech:
 
 
 def test_export_measures_the_medians_over_all_chunk_sizes() -> None:
-    speech = [dated_speech("a b", 3, 4), dated_speech("c d a", 3, 5), Speech("silence", speak("  "), "")]
+    speech = [speech_with_times("a b", 3, 4), speech_with_times("c d a", 3, 5), Speech("silence", speak("  "), "")]
     found = measure_emission_delay(make_model(), speech)
     assert found.emission_delay == pytest.approx((0.0, 2 * SECONDS), abs=1e-3), (
         "one of three frames is emitted, the first"
@@ -93,10 +93,10 @@ def test_the_file_knows_its_word_times(tone_run, tmp_path, capsys, form) -> None
         read_meta(tmp_path / "plain").emission_delay == EmissionDelay() and "timestamps:" not in capsys.readouterr().out
     )
     assert (
-        run("export", tone_run.checkpoint, tmp_path / "dated", *data, "--ctm", tone_run.dev_list.with_name("words.ctm"))
+        run("export", tone_run.checkpoint, tmp_path / "timed", *data, "--ctm", tone_run.dev_list.with_name("words.ctm"))
         == 0
     )
-    meta, out = read_meta(tmp_path / "dated"), capsys.readouterr().out
+    meta, out = read_meta(tmp_path / "timed"), capsys.readouterr().out
     shift = meta.emission_delay.start_shift_seconds
     assert -0.25 < shift < -0.02 and f"starts move by {shift:+.3f} s" in out
     assert meta.verification["word_times"]["starts_after"]["mean"] < 0.04

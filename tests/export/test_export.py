@@ -127,15 +127,15 @@ def file_in_float64(trained: TrainedModel, tmp_path_factory: pytest.TempPathFact
     st.lists(st.integers(0, 3), min_size=2, max_size=3),
 )
 def test_split_and_batch(
-    file_in_float64: torch.jit.ScriptModule, chunking: Chunking, blocks: list[int], heard: list[int]
+    file_in_float64: torch.jit.ScriptModule, chunking: Chunking, blocks: list[int], past: list[int]
 ) -> None:
     model, block = file_in_float64, chunking.size * FRAME
     cuts = [block * sum(blocks[: i + 1]) for i in range(len(blocks))]
-    states = states_after(model, chunking, heard)
-    x = samples(0, len(heard), cuts[-1])
-    op, lengths = step_op(model, chunking), torch.tensor([cuts[-1] - 100 * row for row in range(len(heard))])
+    states = states_after(model, chunking, past)
+    x = samples(0, len(past), cuts[-1])
+    op, lengths = step_op(model, chunking), torch.tensor([cuts[-1] - 100 * row for row in range(len(past))])
     assert laws.split(op, model.concat_states(states), x, lengths, cuts[:-1]) <= laws.BOUND
-    xs = [x[row : row + 1, : lengths[row]] for row in range(len(heard))]
+    xs = [x[row : row + 1, : lengths[row]] for row in range(len(past))]
     assert laws.batch(op, model.concat_states, xs, states) <= laws.BOUND
     assert laws.difference(model.split_state(model.concat_states(states)), states) == 0
 

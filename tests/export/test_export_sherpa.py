@@ -224,12 +224,12 @@ def test_the_package_finds_the_tokens_of_our_runtime(
     exported: Exported, like_sherpa: TrainedModel, tmp_path: Path, chunking: Chunking
 ) -> None:
     sound = audio()
-    heard = run_package(exported, tmp_path, shifted(like_sherpa, sound), chunking)
+    result = run_package(exported, tmp_path, shifted(like_sherpa, sound), chunking)
     units = like_sherpa.tokenizer.vocabulary.tokens
-    expected = our_tokens(like_sherpa, sound, chunking, frames=heard.chunks * chunking.size)
-    assert heard.chunks * chunking.size > 64 and len(expected) > 10
-    assert [token.strip(f" {WORD_START}") for token in heard.tokens] == [units[token] for token in expected]
-    assert heard.text.split() == [units[token] for token in expected]
+    expected = our_tokens(like_sherpa, sound, chunking, frames=result.chunks * chunking.size)
+    assert result.chunks * chunking.size > 64 and len(expected) > 10
+    assert [token.strip(f" {WORD_START}") for token in result.tokens] == [units[token] for token in expected]
+    assert result.text.split() == [units[token] for token in expected]
 
 
 @needs_package
@@ -255,8 +255,8 @@ def test_the_package_transcribes_as_our_runtime(tone_model: TrainedModel, tmp_pa
         sound = speak(words, rng)
         options = DecodingOptions(mode="ctc_greedy_search")
         ours = " ".join(result.text for result in transcribe_offline(acoustic_model(tone_model), sound, 8, 2, options))
-        heard = run_package(exported, tmp_path, shifted(tone_model, sound, seconds=0.8), Chunking(8, 2), high_freq=0.0)
-        assert heard.text.split() == ours.split() == words
+        result = run_package(exported, tmp_path, shifted(tone_model, sound, seconds=0.8), Chunking(8, 2), high_freq=0.0)
+        assert result.text.split() == ours.split() == words
 
 
 @needs_package

@@ -74,9 +74,9 @@ def test_norms_that_cannot_be_folded_are_counted(tiny_units: Path, tmp_path: Pat
     assert norms == exported.findings.operators["LayerNormalization"] > 5
     with zipfile.ZipFile(tmp_path / "model.zip") as archive:
         assert json.loads(archive.read("meta.json"))["verification"]["norm_operators"] == norms
-    told = "\n".join(describe_export(exported, options, trained.config.training.chunking.served()[-1]))
-    assert f"float32; {norms} normalisation operators in the step" in told
-    assert "note: activation swish adds" in told
+    described = "\n".join(describe_export(exported, options, trained.config.training.chunking.served()[-1]))
+    assert f"float32; {norms} normalisation operators in the step" in described
+    assert "note: activation swish adds" in described
 
 
 def test_dynamic_int8_weights_have_seven_bits(tmp_path: Path) -> None:

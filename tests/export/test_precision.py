@@ -114,7 +114,7 @@ def test_static_int8_obeys_split(export: Callable[[str], Path]) -> None:
     model, chunking = torch.jit.load(str(export("int8"))), Chunking(4, 4)
     op = step_op(model, chunking, with_ids=False)
     x, lengths = samples(0, 3, 12 * FRAME).float(), torch.tensor([12 * FRAME] * 3)
-    states = model.concat_states(heard(model, chunking))
+    states = model.concat_states(states_out_of_step(model, chunking))
     assert laws.split(op, states, x, lengths, [4 * FRAME, 8 * FRAME]) <= STEP_OF_INT8
 
 
@@ -123,7 +123,7 @@ def test_static_int8_obeys_split(export: Callable[[str], Path]) -> None:
 def test_static_int8_obeys_batch(export: Callable[[str], Path], rows: int) -> None:
     model, chunking = torch.jit.load(str(export("int8"))), Chunking(4, 4)
     op = step_op(model, chunking, with_ids=False)
-    states = (heard(model, chunking) * rows)[:rows]
+    states = (states_out_of_step(model, chunking) * rows)[:rows]
     x = samples(0, rows, 4 * FRAME).float() * torch.logspace(-1, 1, rows)[:, None]
     assert laws.batch(op, model.concat_states, list(x.split(1)), states) <= STEP_OF_INT8
 
@@ -138,7 +138,7 @@ def test_dynamic_int8_does_not_obey_batch(export: Callable[[str], Path]) -> None
     assert laws.batch(op, model.concat_states, [8 * x[:1], 0.01 * x[1:]], states) > STEP_OF_INT8
 
 
-def heard(model: torch.jit.ScriptModule, chunking: Chunking) -> list[laws.Tree]:
+def states_out_of_step(model: torch.jit.ScriptModule, chunking: Chunking) -> list[laws.Tree]:
     """Return states of streams out of step, in float32, as the file computes them."""
 
     class InFloat32:

@@ -55,10 +55,10 @@ def test_sums_are_those_of_the_models_features(tone_run, corpus, compute):
     rows = features(tone_run.recipe, corpus)
     silent = rows.max(dim=1).values < -15
     assert int(silent.sum()) == pytest.approx(100, abs=3), "the second of digital silence is left out"
-    heard = rows[~silent]
-    assert found["frame_num"] == len(heard)
-    assert found["mean_stat"] == pytest.approx(heard.sum(0).tolist(), rel=1e-5)
-    assert found["var_stat"] == pytest.approx(heard.square().sum(0).tolist(), rel=1e-5)
+    audible = rows[~silent]
+    assert found["frame_num"] == len(audible)
+    assert found["mean_stat"] == pytest.approx(audible.sum(0).tolist(), rel=1e-5)
+    assert found["var_stat"] == pytest.approx(audible.square().sum(0).tolist(), rel=1e-5)
     # Seeded bug: silence is included.
     assert found["mean_stat"] != pytest.approx(rows.sum(0).tolist(), rel=1e-3)
 

@@ -31,14 +31,14 @@ pytestmark = pytest.mark.usefixtures("float64")
     st.integers(0, 4),
     st.lists(st.integers(0, 4), min_size=1, max_size=3),
 )
-def test_split(geometry: Geometry, blocks: list[int], short: int, heard: list[int]) -> None:
+def test_split(geometry: Geometry, blocks: list[int], short: int, past: list[int]) -> None:
     """Rows are out of step and of different lengths; the last block is short."""
     encoder, size = build(geometry), geometry.chunking.size
     cuts = [FEATURES * size * sum(blocks[: i + 1]) for i in range(len(blocks))]
     frames = size * sum(blocks) + short % size
-    lengths = torch.tensor([FEATURES * max(1, frames - row * (short + 1)) for row in range(len(heard))])
-    state = laws.join(states_after(encoder, geometry, heard))
-    x = features(geometry, len(heard), frames)
+    lengths = torch.tensor([FEATURES * max(1, frames - row * (short + 1)) for row in range(len(past))])
+    state = laws.join(states_after(encoder, geometry, past))
+    x = features(geometry, len(past), frames)
     edges = cuts if short % size else cuts[:-1]
     assert laws.split(encoder_op(encoder, geometry.chunking), state, x, lengths, edges) <= laws.BOUND
 
@@ -94,10 +94,10 @@ def test_split_detects_a_cut_inside_a_chunk() -> None:
 
 @laws.random_geometries
 @given(geometries(), st.lists(st.tuples(st.integers(0, 4), st.integers(1, 12)), min_size=2, max_size=4))
-def test_batch(geometry: Geometry, heard_and_frames: list[tuple[int, int]]) -> None:
+def test_batch(geometry: Geometry, chunks_and_frames: list[tuple[int, int]]) -> None:
     encoder = build(geometry)
-    states = states_after(encoder, geometry, [heard for heard, _ in heard_and_frames])
-    xs = [features(geometry._replace(seed=row), 1, frames) for row, (_, frames) in enumerate(heard_and_frames)]
+    states = states_after(encoder, geometry, [chunks for chunks, _ in chunks_and_frames])
+    xs = [features(geometry._replace(seed=row), 1, frames) for row, (_, frames) in enumerate(chunks_and_frames)]
     assert laws.batch(encoder_op(encoder, geometry.chunking), laws.join, xs, states) <= laws.BOUND
 
 

@@ -47,13 +47,13 @@ def model(request: pytest.FixtureRequest) -> StreamingModel:
     st.integers(1, 999),
     st.lists(st.integers(0, 3), min_size=1, max_size=3),
 )
-def test_split(model: StreamingModel, chunking: Chunking, blocks: list[int], missing: int, heard: list[int]) -> None:
+def test_split(model: StreamingModel, chunking: Chunking, blocks: list[int], missing: int, past: list[int]) -> None:
     """Rows are out of step; the first is full, each of the others ends within a frame."""
     block = chunking.size * FRAME
     cuts = [block * sum(blocks[: i + 1]) for i in range(len(blocks))]
-    lengths = torch.tensor([max(1, cuts[-1] - row * missing) for row in range(len(heard))])
-    state = laws.join(states_after(model, chunking, heard))
-    x = samples(0, len(heard), cuts[-1])
+    lengths = torch.tensor([max(1, cuts[-1] - row * missing) for row in range(len(past))])
+    state = laws.join(states_after(model, chunking, past))
+    x = samples(0, len(past), cuts[-1])
     assert laws.split(step_op(model, chunking), state, x, lengths, cuts[:-1]) <= laws.BOUND
 
 
@@ -76,9 +76,9 @@ def test_split_detects(plain: StreamingModel, bug: str) -> None:
 
 @settings(laws.random_geometries, max_examples=10)
 @given(chunkings, st.lists(st.tuples(st.integers(0, 4), st.integers(1, 3000)), min_size=2, max_size=4))
-def test_batch(model: StreamingModel, chunking: Chunking, heard_and_samples: list[tuple[int, int]]) -> None:
-    states = states_after(model, chunking, [heard for heard, _ in heard_and_samples])
-    xs = [samples(row, 1, count) for row, (_, count) in enumerate(heard_and_samples)]
+def test_batch(model: StreamingModel, chunking: Chunking, chunks_and_samples: list[tuple[int, int]]) -> None:
+    states = states_after(model, chunking, [chunks for chunks, _ in chunks_and_samples])
+    xs = [samples(row, 1, count) for row, (_, count) in enumerate(chunks_and_samples)]
     assert laws.batch(step_op(model, chunking), laws.join, xs, states) <= laws.BOUND
 
 

@@ -57,8 +57,8 @@ def test_false_words_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert table["insertions per hour"][1:] == list(measure_insertions.MODES)
     assert table["silence"] == ["0.00", "0", "0", "0"] and table["white noise"][0] == "0.00"
     for column, mode in enumerate(measure_insertions.MODES):
-        heard = [line for line in texts if line.startswith("tone, ") and f"{mode}: " in line]
-        words = sum(len(line.split(": ")[1].split()) for line in heard)
+        lines = [line for line in texts if line.startswith("tone, ") and f"{mode}: " in line]
+        words = sum(len(line.split(": ")[1].split()) for line in lines)
         assert words > 0 and table["tone"][column + 1] == f"{words / (8 * 2 / 3600):.0f}"
     assert out[-1].startswith(f"{tmp_path / 'model.zip'}: insertions per hour of non-speech sounds, in the worst of 3")
     assert "silence 0, white noise" in out[-1] and "reversed voice" in out[-1] and "babble" in out[-1]

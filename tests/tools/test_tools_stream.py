@@ -92,8 +92,8 @@ def test_report_of_a_perfect_model(model: Path, spoken: Path, tmp_path: Path) ->
     assert report["timed_words"] == 9 and report["without_times"] == []
     assert report["start_errors_seconds"]["mean"] == pytest.approx(0, abs=1e-3)
     assert report["end_errors_seconds"]["bias"] == pytest.approx(-2 * FRAME / SAMPLE_RATE, abs=1e-3)
-    heard = read_ctm(tmp_path / "words.ctm")
-    assert {key: [word.text for word in words] for key, words in heard.items()} == {
+    shown = read_ctm(tmp_path / "words.ctm")
+    assert {key: [word.text for word in words] for key, words in shown.items()} == {
         key: text.split() for key, text in TEXTS.items() if text
     }
     assert report["compared"] == 0 and report["upwr"] == 0.0 and report["open_words"] == 0.0  # greedy commits at once

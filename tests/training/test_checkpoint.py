@@ -163,8 +163,8 @@ def test_random_bytes_never_raise_anything_else(tmp_path):
 def test_a_damaged_training_state_says_how_to_start_again(tmp_path):
     path = tmp_path / STATE_NAME
     path.write_bytes(b"PK\x03\x04 half of it")
-    told = f"{path} cannot be read: it is cut off or damaged.*; delete {path} to start again"
-    with pytest.raises(ValueError, match=told):
+    message = f"{path} cannot be read: it is cut off or damaged.*; delete {path} to start again"
+    with pytest.raises(ValueError, match=message):
         load_training_state(tmp_path)
     save_model(CHECKPOINT, path)
     with pytest.raises(ValueError, match="'wenet_fusion.model'; give a training state"):

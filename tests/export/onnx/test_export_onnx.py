@@ -51,14 +51,14 @@ chunkings = st.builds(Chunking, st.sampled_from([4, 8]), st.integers(0, 3))
     st.lists(st.integers(1, 3), min_size=2, max_size=3),
     st.lists(st.integers(0, 3), min_size=2, max_size=3),
 )
-def test_split_and_batch_out_of_step(archive: Path, chunking: Chunking, blocks: list[int], heard: list[int]) -> None:
+def test_split_and_batch_out_of_step(archive: Path, chunking: Chunking, blocks: list[int], past: list[int]) -> None:
     model, block = Steps(load_model(archive)), chunking.size * FRAME
     cuts = [block * sum(blocks[: i + 1]) for i in range(len(blocks))]
-    states = states_after(model, chunking, heard)
-    x = samples(0, len(heard), cuts[-1])
-    op, lengths = step_op(model, chunking), torch.tensor([cuts[-1] - 100 * row for row in range(len(heard))])
+    states = states_after(model, chunking, past)
+    x = samples(0, len(past), cuts[-1])
+    op, lengths = step_op(model, chunking), torch.tensor([cuts[-1] - 100 * row for row in range(len(past))])
     assert laws.split(op, laws.join(states), x, lengths, cuts[:-1]) <= FLOAT32_TOLERANCE
-    xs = [x[row : row + 1, : lengths[row]] for row in range(len(heard))]
+    xs = [x[row : row + 1, : lengths[row]] for row in range(len(past))]
     assert laws.batch(op, laws.join, xs, states) <= FLOAT32_TOLERANCE
 
 
@@ -73,7 +73,7 @@ def test_the_file_equals_the_model_in_memory(
     x[~laws.mask(lengths, length)] = torch.nan
     outputs = []
     for model in (Steps(load_model(archive)), Steps(acoustic_model(trained))):
-        state = laws.join(states_after(model, chunking, [heard for heard, _ in streams]))
+        state = laws.join(states_after(model, chunking, [chunks for chunks, _ in streams]))
         outputs.append(laws.valid(step_op(model, chunking)(x, lengths, state)[0], lengths, length))
     assert laws.difference(*outputs) <= FLOAT32_TOLERANCE
 

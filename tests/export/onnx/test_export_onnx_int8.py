@@ -125,8 +125,8 @@ def test_constant_scales_obey_the_batch_law_and_scales_of_a_call_do_not(export: 
 def test_constant_scales_give_the_same_tokens_in_any_cut_and_any_batch(export: Export, speech: list[Speech]) -> None:
     model, options = load_model(export("int8")), DecodingOptions(mode=GREEDY)
     recognizer, rng = Recognizer(model, options), np.random.default_rng(0)
-    heard = [utterance.samples for utterance in speech[:6]]
-    loud = [gain * sound for gain, sound in zip((1.0, 0.3, 3.0, 1.0, 0.1, 1.0), heard)]
+    sounds = [utterance.samples for utterance in speech[:6]]
+    loud = [gain * sound for gain, sound in zip((1.0, 0.3, 3.0, 1.0, 0.1, 1.0), sounds)]
     together = offline_step(model, loud, 4, 4)
     for row, sound in enumerate(loud):
         alone = offline_step(model, [sound], 4, 4).row(0)[0].ids[:, 0]

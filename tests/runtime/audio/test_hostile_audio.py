@@ -39,11 +39,11 @@ def test_audio_that_was_not_received_does_not_exist() -> None:
     for size in (2**40, 2**62):
         content[16:24] = content[place : place + 8] = struct.pack("<Q", size)
         for length in (place + 40, len(content) - 200):
-            heard = 0
+            read = 0
             with contextlib.suppress(ValueError), AudioReader(io.BytesIO(bytes(content[:length])), "a.w64") as reader:
                 for block in reader.blocks():
-                    heard += len(block)
-            assert heard <= 2 * length + 5000
+                    read += len(block)
+            assert read <= 2 * length + 5000
 
 
 def test_floats_in_the_scale_of_integers_are_refused(tmp_path: Path) -> None:

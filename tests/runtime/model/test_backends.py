@@ -177,9 +177,9 @@ def test_a_state_of_another_chunking_is_refused(model: AcousticModel) -> None:
     samples, lengths = rows(0, frames=8), [8 * FRAME]
     with pytest.raises(ValueError, match="state .*holds 16 frames, but chunk 4 with left context 2 needs 8"):
         model.step(samples, lengths, 4, 2, model.init_state(1, 4, 4))
-    _, heard = model.step(samples, lengths, 4, 0, model.init_state(1, 4, 0))
+    _, begun = model.step(samples, lengths, 4, 0, model.init_state(1, 4, 0))
     with pytest.raises(ValueError, match="state .*holds 0 frames, but chunk 4 with left context 2 needs 8"):
-        model.step(samples, lengths, 4, 2, heard)
+        model.step(samples, lengths, 4, 2, begun)
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,9 @@ def test_score_is_the_weighted_sum_and_ranks() -> None:
 
 def test_scores_that_the_search_adds_keep_their_share_in_rescoring() -> None:
     added = FIRST._replace(context_score=3.0, lm_score=-1.0, length_score=-0.5)
-    heard = rescore([added._replace(context_score=0.0, lm_score=0.0, length_score=0.0)], DECODERS[:1], 0.5, 0.25)[0]
+    acoustic = rescore([added._replace(context_score=0.0, lm_score=0.0, length_score=0.0)], DECODERS[:1], 0.5, 0.25)[0]
     found = rescore([added], DECODERS[:1], 0.5, 0.25)[0]
-    assert found.score == pytest.approx(heard.score + 1.5 * 1.5) and found.attention_score == -0.75 * 5 - 0.25
+    assert found.score == pytest.approx(acoustic.score + 1.5 * 1.5) and found.attention_score == -0.75 * 5 - 0.25
     assert found.search_score == -1.0 + 1.5
 
 

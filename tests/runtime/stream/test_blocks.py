@@ -131,8 +131,8 @@ def blocks_of(length: int, cuts: list[int], tail: int = TAIL) -> list[Block]:
     buffer.end()
     take()
     assert buffer.waiting_samples == 0
-    heard = np.concatenate([block.samples[: block.length] for block in found]) if found else np.zeros(0)
-    np.testing.assert_array_equal(heard, np.concatenate([samples, np.zeros(tail)]))
+    joined = np.concatenate([block.samples[: block.length] for block in found]) if found else np.zeros(0)
+    np.testing.assert_array_equal(joined, np.concatenate([samples, np.zeros(tail)]))
     return found
 
 

@@ -123,8 +123,8 @@ def test_the_recorder_hands_over_every_sample(page: Any) -> None:
         [samples.tolist(), 48000, 16000],
     )
     # Browsers work in blocks of 128: the last one is filled with silence.
-    heard = np.pad(samples, [(0, 0), (0, -samples.shape[1] % 128)]).astype(np.float64).mean(0)
-    wanted = np.clip(np.floor(32768 * resampled(page, heard, (48000, 16000)) + 0.5), -32768, 32767)
+    mono = np.pad(samples, [(0, 0), (0, -samples.shape[1] % 128)]).astype(np.float64).mean(0)
+    wanted = np.clip(np.floor(32768 * resampled(page, mono, (48000, 16000)) + 0.5), -32768, 32767)
     assert {len(block) for block in found[:-1]} == {640}  # 40 ms
     assert np.abs(np.concatenate(found)[: len(wanted)] - wanted).max() <= 1  # float32 and float64
     assert len(np.concatenate(found)) == len(wanted)

@@ -102,8 +102,8 @@ def test_audio_above_the_limit_is_not_decoded(server: ServerProcess) -> None:
             records = await socket.rest()
             assert "a session may have 20 s of audio" in records[-1]["error"]["message"]
             (completed,) = [record for record in records if record["type"].endswith(".completed")]
-            heard = completed["transcript"].split()
-            assert heard == list("abcd" * 30)[: len(heard)] and 95 <= len(heard) <= 101
+            recognised = completed["transcript"].split()
+            assert recognised == list("abcd" * 30)[: len(recognised)] and 95 <= len(recognised) <= 101
 
     asyncio.run(run())
 

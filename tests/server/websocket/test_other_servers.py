@@ -78,8 +78,8 @@ def test_servers_of_wenet_get_what_they_know(tmp_path: Path, capsys: pytest.Capt
         assert main(["client", f"127.0.0.1:{wenet.port}", str(tmp_path / "a.wav"), "--wenet", "--fast"]) == 0
         assert capsys.readouterr().out == "hallo du\n"
         assert wenet.texts == ['{"signal":"start","nbest":1,"continuous_decoding":true}', '{"signal":"end"}']
-        heard = np.frombuffer(wenet.audio, "<i2")
-        assert len(heard) == 8000 and np.abs(heard).max() == pytest.approx(16384, rel=0.05)  # half a second at 16 kHz
+        sent = np.frombuffer(wenet.audio, "<i2")
+        assert len(sent) == 8000 and np.abs(sent).max() == pytest.approx(16384, rel=0.05)  # half a second at 16 kHz
         assert main(["client", f"127.0.0.1:{wenet.port}", "a.wav", "--wenet", "--chunk", "4"]) == 1
         assert "takes no hot words, grammars, chunks" in capsys.readouterr().err
 

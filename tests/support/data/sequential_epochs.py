@@ -34,7 +34,7 @@ def recipe(tiny_units: Path) -> RecipeConfig:
 
 
 def sequential_recipe(recipe: RecipeConfig) -> RecipeConfig:
-    """A tiny recipe with four lanes, a small buffer, and changes of speed and loudness."""
+    """Return the recipe with four lanes, a small buffer, and changes of speed and loudness."""
     augmentation = dataclasses.replace(recipe.data.augmentation, speed_factors=(0.9, 1.0, 1.1), gain_db=(-6.0, 6.0))
     settings = SequentialConfig(lanes=4, shuffle_buffer=16, retries=3)
     data = dataclasses.replace(recipe.data, data_type="sequential", sequential=settings, augmentation=augmentation)
@@ -42,7 +42,7 @@ def sequential_recipe(recipe: RecipeConfig) -> RecipeConfig:
 
 
 def changed(recipe: RecipeConfig, max_skipped: float = 0.01, **settings: object) -> RecipeConfig:
-    """The recipe with other settings of sequential reading."""
+    """Return the recipe with other settings of sequential reading."""
     sequential = dataclasses.replace(recipe.data.sequential, **settings)  # type: ignore[arg-type]
     return dataclasses.replace(
         recipe, data=dataclasses.replace(recipe.data, sequential=sequential, max_skipped=max_skipped)
@@ -50,7 +50,7 @@ def changed(recipe: RecipeConfig, max_skipped: float = 0.01, **settings: object)
 
 
 def source(recipe: RecipeConfig, data_list: Path) -> SequentialDataset:
-    """The training data of a list of shards."""
+    """Return the training data of a list of shards."""
     found = build_source(recipe, data_list, build_tokenizer(recipe.tokenizer, Path()))
     assert isinstance(found, SequentialDataset)
     return found
@@ -59,12 +59,12 @@ def source(recipe: RecipeConfig, data_list: Path) -> SequentialDataset:
 def epoch(
     recipe: RecipeConfig, data_list: Path, ranks: Ranks = Ranks(), start: int = 0, loading: Loading = LOADING
 ) -> list[LoadedBatch]:
-    """The batches of epoch 2."""
+    """Return the batches of epoch 2."""
     return list(source(recipe, data_list).epoch(2, start, ENDLESS, loading, ranks).batches)
 
 
 def keys(batches: list[LoadedBatch]) -> list[tuple[str, ...]]:
-    """The keys of each batch."""
+    """Return the keys of each batch."""
     return [loaded.batch.keys for loaded in batches]
 
 

@@ -1,4 +1,4 @@
-"""Shards for tests: tars of tones, a server for them, and ranks that are threads."""
+"""Shards for tests: tars of tones, a server for them, and ranks that run in threads."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def utterance_members(key: str, seed: int, longest: int = 4) -> list[tuple[str, 
 
 
 def write_shards(folder: Path, sizes: Sequence[int]) -> Path:
-    """Write tars with as many utterances as `sizes` says, and their list; return the list."""
+    """Write a tar with n utterances for each n of `sizes`, and the list of tars; return the list."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, size in enumerate(sizes):
         pairs = [utterance_members(f"s{number}-u{index:02d}", 100 * number + index) for index in range(size)]
@@ -61,7 +61,7 @@ def served(folder: Path, flaw: Callable[[str, int], str] = lambda name, count: "
 
     Args:
         folder: its files are served.
-        flaw: what goes wrong with the n-th request (from 1) of a file: "", "busy" (503) or "cut" in the middle.
+        flaw: the fault of the n-th request (from 1) of a file: "" (none), "busy" (503) or "cut" in the middle.
     """
     counts: dict[str, int] = {}
 
@@ -97,7 +97,7 @@ class _Meeting:
 
 
 class ThreadRanks(Ranks):
-    """A rank that is a thread."""
+    """A rank that runs in a thread."""
 
     def all(self, value: T) -> list[T]:
         meeting = _MEETINGS[threading.current_thread().name.partition("/")[0]]

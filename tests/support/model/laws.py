@@ -1,7 +1,7 @@
 """The laws that ops with state, masks or norms obey, each stated once.
 
 A law returns the largest relative difference it finds: at most BOUND where it holds in float64, above BROKEN for an op
-that forgets one frame of context. An op is seen as (x, lengths, state) -> (outputs, new state).
+that forgets one frame of context. Laws take an op as a function (x, lengths, state) -> (outputs, new state).
 
 Shapes: B rows, N input steps of an op (samples, features or frames), T output frames; N / T is the op's stride.
 """
@@ -86,13 +86,13 @@ def padding(
     garbage: Sequence[float] = GARBAGE,
     more: int = 4,
 ) -> float:
-    """What follows a row's length changes nothing that `measure` returns: valid outputs, statistics, gradients.
+    """Values behind a row's length change nothing that `measure` returns: valid outputs, statistics, gradients.
 
     Args:
-        measure: what must stay the same.
-        x_BN, lengths_B: input and valid steps of each row.
-        garbage: values put after the lengths.
-        more: steps of padding that are added; they too must change nothing.
+        measure: computes the values that must stay the same.
+        x_BN, lengths_B: input, and number of valid steps of each row.
+        garbage: values to put behind the lengths.
+        more: steps of padding to append, which must change nothing either.
     """
     beyond = ~mask(lengths_B, x_BN.size(1))
     clean = _filled(x_BN, beyond, 0)
@@ -140,7 +140,7 @@ def difference(value: Tree, target: Tree) -> float:
 
 
 def valid(outputs: Tree, lengths_B: Tensor, steps: int) -> list[Tensor]:
-    """The valid frames of (B, T, ...) outputs; lengths count input steps, of which there are `steps`."""
+    """Return the valid frames of (B, T, ...) outputs; lengths count input steps, and a row has `steps` of these."""
     kept = []
     for out in leaves(outputs):
         stride = steps // out.size(1)
@@ -149,17 +149,17 @@ def valid(outputs: Tree, lengths_B: Tensor, steps: int) -> list[Tensor]:
 
 
 def mask(lengths_B: Tensor, steps: int) -> Tensor:
-    """(B, steps): true before a row's length."""
+    """Return a mask (B, steps), true before a row's length."""
     return torch.stack([torch.arange(steps) < length for length in lengths_B.tolist()])
 
 
 def leaves(tree: Tree) -> list[Tensor]:
-    """The tensors of a tree, in order."""
+    """Return the tensors of a tree, in order."""
     return [tree] if isinstance(tree, Tensor) else [leaf for part in tree for leaf in leaves(part)]
 
 
 def tree_map(function: Callable[..., Tensor], *trees: Tree) -> Tree:
-    """`function` of corresponding tensors, in the shape of the first tree."""
+    """Apply `function` to corresponding tensors; return a tree with the structure of the first one."""
     first = trees[0]
     if isinstance(first, Tensor):
         return function(*trees)
@@ -173,7 +173,7 @@ def join(states: Sequence[Tree]) -> Tree:
 
 
 def rows(state: Tree, chosen_B: Tensor) -> Tree:
-    """The chosen rows of a state."""
+    """Return the chosen rows of a state."""
     return tree_map(lambda tensor: tensor[chosen_B], state)
 
 
@@ -183,14 +183,14 @@ def noise(seed: int, *shape: int) -> Tensor:
 
 
 def gradients(loss: Tensor, module: nn.Module) -> list[Tensor]:
-    """Gradients of all parameters; zeros for those that a loss does not depend on."""
+    """Return the gradients of all parameters; zeros where the loss does not depend on a parameter."""
     parameters = list(module.parameters())
     found = torch.autograd.grad(loss, parameters, allow_unused=True)
     return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found)]
 
 
 def statistics(module: nn.Module) -> list[Tensor]:
-    """Running statistics of all norms."""
+    """Return the running statistics of all norms."""
     return [buffer for name, buffer in module.named_buffers() if "running_" in name]
 
 

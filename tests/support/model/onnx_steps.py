@@ -1,4 +1,4 @@
-"""A file of any kind, or the model in memory, in the form that laws.py expects."""
+"""Exported files of any kind, and models in memory, in the form that laws.py expects."""
 
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ class Scores(NamedTuple):
 
 
 class Steps(nn.Module):
-    """`step` and `init_state` with tensors. Ids of top tokens are left out: nearly equal tokens may change places."""
+    """`step` and `init_state` with torch tensors, without ids of top tokens: nearly equal tokens may change places."""
 
     def __init__(self, model: AcousticModel):
         super().__init__()

@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 
 def run_rank(ranks: Ranks, recipe: RecipeConfig, corpus: tuple[Path, Path], model_dir: Path, kill_at: int) -> None:
-    """Train as one rank, up to the step in which it is killed."""
+    """Train as one rank until it is killed in step `kill_at`."""
     trainer = build_trainer(recipe, *corpus, model_dir, Placement(CPU, ranks))
     steps = trainer.gradients.compute
 

@@ -1,4 +1,4 @@
-"""Training runs as tests start, kill and compare them."""
+"""Start, kill and compare training runs."""
 
 import dataclasses
 from pathlib import Path
@@ -15,16 +15,16 @@ CPU = Placement(torch.device("cpu"))
 
 
 class Killed(BaseException):
-    """Ends a run at once, as a kill does."""
+    """An exception that ends a run at once, as a kill does."""
 
 
 def with_training(recipe: RecipeConfig, **changes: Any) -> RecipeConfig:
-    """The recipe with other values of its section `training`."""
+    """Return the recipe with other values in its section `training`."""
     return dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, **changes))
 
 
 def start(recipe: RecipeConfig, corpus: tuple[Path, Path], model_dir: Path) -> Trainer:
-    """A trainer on the lists of `corpus` that starts, or resumes what `model_dir` holds."""
+    """Return a trainer for the lists of `corpus`, which starts a run or resumes the run in `model_dir`."""
     model_dir.mkdir(exist_ok=True)
     return build_trainer(recipe, *corpus, model_dir, CPU)
 
@@ -44,7 +44,7 @@ def run_until(trainer: Trainer, step: int) -> None:
 
 
 def killed_run(recipe: RecipeConfig, corpus: tuple[Path, Path], folder: Path) -> Path:
-    """Return the folder of a run that was killed in step 4; it has step 2 if it saves every second step. Copy it."""
+    """Return the folder of a run that was killed in step 4: its state is of step 2 if every second step is saved."""
     run_until(start(recipe, corpus, folder), 4)
     return folder
 

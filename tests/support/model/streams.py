@@ -12,9 +12,10 @@ FRAME = 320  # samples per encoder frame of the tiny model
 
 
 def step_op(model: nn.Module, chunking: Chunking, with_ids: bool = True) -> laws.Op:
-    """Return `step` under one chunking: x (B, N) samples to all scores. A last block may end within a frame.
+    """Return `step` under one chunking as an op from samples (B, N) to all scores. A last block may end within a frame.
 
-    Leave out the ids of the best tokens where rounding is allowed: tokens that are nearly equal may change places.
+    `with_ids=False` leaves out the ids of the best tokens, for comparisons up to rounding: tokens that are nearly equal
+    may change places.
     """
 
     def op(x: Tensor, lengths: Tensor, state: laws.Tree) -> tuple[list[Tensor], laws.Tree]:
@@ -39,8 +40,8 @@ def states_after(model: nn.Module, chunking: Chunking, chunks: list[int]) -> lis
     for row, count in enumerate(chunks):
         state = model.init_state(1, *chunking)
         if count:
-            heard = count * chunking.size * FRAME
-            state = model.step(samples(100 + row, 1, heard), torch.tensor([heard]), *chunking, state)[1]
+            length = count * chunking.size * FRAME
+            state = model.step(samples(100 + row, 1, length), torch.tensor([length]), *chunking, state)[1]
         states.append(state)
     return states
 

@@ -25,42 +25,42 @@ HERTZ = {"one": 350.0, "two": 900.0, "three": 2200.0}
 
 class Speech(NamedTuple):
     samples: np.ndarray  # (n,) float32 at RATE
-    words: list[Word]  # when each was spoken
+    words: list[Word]  # with their times
 
 
 def speak(words: list[str], rng: np.random.Generator) -> np.ndarray:
-    """Float32 samples (n,) at RATE: the words as tones, silence around them, a faint noise under all."""
-    return speak_dated(words, rng).samples
+    """Return float32 samples (n,) at RATE: the words as tones with silence around them, and faint noise."""
+    return speak_with_times(words, rng).samples
 
 
 def write_speech(path: Path, words: list[str], rate: int) -> Path:
-    """`speak` as a recording at another rate, such as a microphone's."""
+    """Write the samples of `speak` at another rate, such as a microphone's; return the path."""
     samples = Resampler(RATE, rate).process(speak(words, np.random.default_rng(3)), last=True)
     soundfile.write(path, samples, rate, subtype="PCM_16")
     return path
 
 
-def speak_dated(words: list[str], rng: np.random.Generator) -> Speech:
+def speak_with_times(words: list[str], rng: np.random.Generator) -> Speech:
     """Return the samples of `speak` with the times of the words."""
-    pieces, dated = [np.zeros(rng.integers(600, 1400))], []
+    pieces, timed = [np.zeros(rng.integers(600, 1400))], []
     for word in words:
         time = np.arange(rng.integers(1000, 1600)) / RATE
         tone = np.sin(2 * np.pi * HERTZ[word] * rng.uniform(0.95, 1.05) * time)
         start = sum(map(len, pieces)) / RATE
-        dated.append(Word(word, start, start + time.size / RATE, 1.0))
+        timed.append(Word(word, start, start + time.size / RATE, 1.0))
         pieces += [0.3 * np.hanning(time.size) * tone, np.zeros(rng.integers(600, 1400))]
     samples = np.concatenate(pieces)
-    return Speech((samples + 0.003 * rng.standard_normal(samples.size)).astype(np.float32), dated)
+    return Speech((samples + 0.003 * rng.standard_normal(samples.size)).astype(np.float32), timed)
 
 
 def write_corpus(folder: Path, count: int, seed: int, longest: int = 4) -> Path:
-    """Writes `count` recordings of 1 to `longest` words, wav.scp, text, words.ctm and data.list; returns its path."""
+    """Write `count` recordings of 1 to `longest` words, wav.scp, text, words.ctm and data.list; return the list."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     table = {f"u{n:03d}": rng.choice(list(HERTZ), rng.integers(1, longest + 1)).tolist() for n in range(count)}
     ctm = ""
     for key, words in table.items():
-        speech = speak_dated(words, rng)
+        speech = speak_with_times(words, rng)
         soundfile.write(folder / f"{key}.wav", speech.samples, RATE, subtype="PCM_16")
         ctm += ctm_lines(key, speech.words)
     (folder / "words.ctm").write_text(ctm)
@@ -89,7 +89,7 @@ def tone_recipe(recipe: RecipeConfig) -> RecipeConfig:
 
 
 class ToneRun(NamedTuple):
-    """A finished training run and what it was made from."""
+    """A finished training run, its recipe and its lists."""
 
     recipe: RecipeConfig
     config: Path  # YAML of the recipe
@@ -104,7 +104,7 @@ class ToneRun(NamedTuple):
 
 
 def train_tones(recipe: RecipeConfig, folder: Path) -> ToneRun:
-    """Trains `recipe` on 100 recordings made in `folder`."""
+    """Make 100 recordings in `folder` and train `recipe` on them."""
     run = ToneRun(
         recipe,
         folder / "config.yaml",
@@ -119,7 +119,7 @@ def train_tones(recipe: RecipeConfig, folder: Path) -> ToneRun:
 
 
 def lively(recipe: RecipeConfig) -> RecipeConfig:
-    """The recipe with everything random in training: dropout, SpecAugment, speed, noise and gain."""
+    """Return the recipe with all random parts of training on: dropout, SpecAugment, speed, noise and gain."""
     model = replace(
         recipe.model,
         encoder=replace(recipe.model.encoder, dropout=0.1),

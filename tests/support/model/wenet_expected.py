@@ -1,4 +1,4 @@
-"""Features as WeNet's runtime passes them, and the output of the model in memory."""
+"""Features as WeNet's runtime gives them to the model, and the output of the model in memory for them."""
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ SILENCE = float(np.log(2.0**-23))  # a feature of zeros: the log of Kaldi's ener
 
 
 def model_features(trained: TrainedModel, samples: np.ndarray) -> np.ndarray:
-    """Features (T, F) of whole hops of samples in [-1, 1], from the model's own front-end."""
+    """Return features (T, F) of the whole hops of samples in [-1, 1], from the model's own front-end."""
     fbank = trained.model.fbank
     whole = torch.from_numpy(samples[None, : len(samples) // fbank.hop_samples * fbank.hop_samples])
     with torch.no_grad():
@@ -38,13 +38,13 @@ def expected_frames(trained: TrainedModel, features: np.ndarray, chunking: Chunk
 
 
 def expected_log_probs(trained: TrainedModel, features: np.ndarray, chunking: Chunking) -> np.ndarray:
-    """(M, V), see `expected_frames`."""
+    """Return log-probabilities (M, V) of the frames of `expected_frames`."""
     with torch.no_grad():
         return trained.model.ctc(expected_frames(trained, features, chunking))[0].numpy()
 
 
 def our_tokens(trained: TrainedModel, samples: np.ndarray, chunking: Chunking, frames: int | None = None) -> list[int]:
-    """Greedy tokens of our runtime, which adds the right padding itself; of the first `frames` frames only if given."""
+    """Return our runtime's greedy tokens; it adds the right padding itself. `frames`: use only the first frames."""
     step = offline_step(acoustic_model(trained), [samples], *chunking)
     best = step.row(0)[0].ids[:frames, 0]
     return greedy(np.eye(len(trained.tokenizer.vocabulary))[best])

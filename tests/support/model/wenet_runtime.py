@@ -1,6 +1,6 @@
 """Emulate the calls of WeNet's and sherpa-onnx's C++ runtimes: same calls, same order, same types.
 
-After wenet/runtime/core/decoder/{asr_model,torch_asr_model,onnx_asr_model,asr_decoder}.cc and
+Written from wenet/runtime/core/decoder/{asr_model,torch_asr_model,onnx_asr_model,asr_decoder}.cc and
 sherpa-onnx/csrc/{online-wenet-ctc-model,online-recognizer-ctc-impl}.cc.
 """
 
@@ -17,7 +17,7 @@ INT32_MAX = (1 << 31) - 1
 
 
 class AsrModel:
-    """The part that both runtimes of WeNet share. The arguments are its flags."""
+    """The part that both runtimes of WeNet share. The arguments are flags of these runtimes."""
 
     right_context: int
     subsampling_rate: int
@@ -48,7 +48,7 @@ class AsrModel:
         raise NotImplementedError
 
     def decode(self, features: np.ndarray) -> np.ndarray:
-        """Log-probabilities (M, V) of a whole stream of features (T, F)."""
+        """Return log-probabilities (M, V) of a whole stream of features (T, F)."""
         self.reset()
         found, read, start = [], 0, False
         while True:
@@ -155,7 +155,7 @@ class OnnxAsrModel(AsrModel):
             if chunk_idx < self.num_left_chunks:
                 mask[: (self.num_left_chunks - chunk_idx) * self.chunk_size] = False
             values["att_mask"] = mask[None, None]
-        # The runtime skips input names that it does not know; the graph would then get too few inputs.
+        # The runtime passes only inputs whose names it knows; a graph with other names would get too few inputs.
         names = [node.name for node in self.encoder.get_inputs()]
         outputs = self.encoder.run(None, {name: values[name] for name in names})
         self.offset += outputs[0].shape[1]
@@ -245,6 +245,6 @@ def open_graph(path: Path) -> onnxruntime.InferenceSession:
 
 
 def greedy(log_probs: np.ndarray) -> list[int]:
-    """The best token of each frame, repeats and blanks removed."""
+    """Return the best token of each frame, without repeats and blanks."""
     best = log_probs.argmax(axis=1).tolist()
     return [token for token, before in zip(best, [0, *best]) if token not in (0, before)]

@@ -1,4 +1,4 @@
-"""Checks an encoder with other settings: the laws, a training step, the exports. Arguments: KEY=VALUE of model.encoder.
+"""Check an encoder with other settings: laws, training and exports. Arguments: KEY=VALUE of model.encoder.
 
 python tests/support/model/worked_example.py activation=gelu layer=conformer
 """
@@ -12,7 +12,7 @@ import torch
 import yaml
 
 ROOT = Path(__file__).parents[3]
-sys.path[len(sys.path) :] = [str(ROOT / "tests"), str(ROOT), str(ROOT / "runtime")]  # behind PYTHONPATH
+sys.path[len(sys.path) :] = [str(ROOT / "tests"), str(ROOT), str(ROOT / "runtime")]  # after PYTHONPATH
 
 from conftest import TINY_UNITS, default_dtype, tiny_recipe, tiny_trained  # noqa: E402
 from support.model import laws  # noqa: E402
@@ -58,7 +58,7 @@ def check_padding(encoder: torch.nn.Module, x: torch.Tensor, lengths: torch.Tens
 
 
 def check_training_and_exports(changes: dict[str, object], folder: Path) -> None:
-    """Updates lower the loss; every export equals the checkpoint (each verifies that itself)."""
+    """Updates lower the loss, and every export equals the checkpoint (export itself verifies this)."""
     (folder / "units.txt").write_text(format_vocabulary(TINY_UNITS), encoding="utf-8")
     recipe = tiny_recipe(folder / "units.txt")
     # Without dropout: with it, the fifth loss exceeds the first in one run of twenty.

@@ -1,4 +1,4 @@
-"""Builds runtime/native from the sources of this clone, once for all test processes."""
+"""Build runtime/native from the sources of this clone, once for all test processes."""
 
 import fcntl
 import importlib
@@ -49,7 +49,7 @@ def compiler_flags() -> list[str]:
 
 
 def import_kernels(folder: Path) -> ModuleType:
-    """Import wenet_fusion_kernels from the folder of `build_kernels`, without leaving it to other tests."""
+    """Import wenet_fusion_kernels from the folder of `build_kernels`, and remove it from sys.modules again."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
         for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:

@@ -12,7 +12,7 @@ from support.native.random_fused import Fused, random_fused
 # CRC-32 of the outputs and states, by seed
 CHECKSUMS = {100: 3071436104, 101: 2973248041, 102: 827425357, 103: 2599627228}
 STREAMS, CHUNKS, CACHED = 3, (4, 4, 8, 3, 1, 30), 9  # up to 90 rows in a product: more than kernels take at once
-GIVEN = {103: {"feed_forward": 1300}}  # sizes that are not random: more inputs than stay in the first-level cache
+GIVEN = {103: {"feed_forward": 1300}}  # sizes that are not random: here, more inputs than the first-level cache holds
 
 
 def vector(kernels: Any, seed: int) -> tuple[Fused, np.ndarray]:

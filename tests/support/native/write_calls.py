@@ -12,7 +12,7 @@ from support.native.vectors import CACHED, CHECKSUMS, CHUNKS, vector
 
 
 def main(folder: Path) -> None:
-    """Write a file for each vector, and build the library beside them."""
+    """Write a file for each vector, and build the library in a folder beside `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     library = folder.with_name(folder.name + "_library")
     library.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""A comparison whose runs end at once: their known outcomes, and a command that writes their logs."""
+"""A comparison whose runs end at once: known outcomes, and a fake command that writes logs and results."""
 
 import json
 from dataclasses import dataclass, field
@@ -43,9 +43,10 @@ def error_at(rate: float, best: float) -> Outcome:
 
 
 class FakeCommand:
-    """Stands for `wenet-fusion`: a training writes its log and its checkpoint, an evaluation its results.
+    """Replaces `wenet-fusion`: a training writes its log and its checkpoint, an evaluation its results.
 
-    `wer` gives the dev error of a run's folder; None: its loss is not finite. `kills` trainings end half-way.
+    `wer` returns the dev error of the run in a folder; None: its loss is not finite. The first `kills` trainings end
+    half-way.
     """
 
     def __init__(self, wer=lambda folder: 0.05, kills: int = 0) -> None:
@@ -83,7 +84,7 @@ def setting(arguments: list[str], name: str) -> str:
 
 
 def write_log(folder: Path, updates: int, wer: float | None) -> None:
-    """Write the log of a training of some updates; its last line is a validation."""
+    """Write the log of a training with `updates` updates; its last line is a validation, unless `wer` is None."""
     lines = [
         {"kind": "step", "step": step, "epoch": 0, "loss": 9.0 / step, "grad_norm": 2.0, "seconds": 0.5}
         for step in range(1, updates + 1)

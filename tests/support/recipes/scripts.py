@@ -1,4 +1,4 @@
-"""Calls the command, and imports the scripts of tools/, which are not in a package."""
+"""Call the command wenet-fusion, and import the scripts of tools/, which are in no package."""
 
 import importlib.util
 from pathlib import Path
@@ -18,5 +18,5 @@ def load_script(name: str) -> ModuleType:
 
 
 def run(*arguments: object) -> int:
-    """Calls a verb of wenet-fusion in this process; a mistake of the user raises ValueError or OSError."""
+    """Call a verb of wenet-fusion in this process; a mistake of the user raises ValueError or OSError."""
     return main([str(argument) for argument in arguments])

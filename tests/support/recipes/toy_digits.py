@@ -12,7 +12,7 @@ FILES = 10 * TAKES * len(SPEAKERS)
 
 
 def write_checkout(folder: Path) -> Path:
-    """Writes `folder`/recordings. No two takes have the same length, so a length in words.ctm tells which was used."""
+    """Write `folder`/recordings. No two takes have the same length, so a length in words.ctm identifies its take."""
     (folder / "recordings").mkdir(parents=True)
     rng = np.random.default_rng(0)
     names = [f"{digit}_{speaker}_{index}" for speaker in SPEAKERS for digit in range(10) for index in range(TAKES)]

@@ -33,7 +33,7 @@ class Bug:
 
     name: str
     file: str  # relative to the root of the repository
-    find: str  # stands in the file exactly once
+    find: str  # occurs in the file exactly once
     replace: str
     tests: str  # arguments of pytest
 

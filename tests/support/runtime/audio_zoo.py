@@ -22,7 +22,7 @@ class Kind(NamedTuple):
 
 @functools.cache
 def speech(rate: int, channels: int = 1, seconds: float = SECONDS) -> np.ndarray:
-    """Sounds of changing pitch and loudness, some of them silent; (n, channels), the channels a little different."""
+    """Return sound (n, channels) of changing pitch and loudness, with silent parts; the channels differ a little."""
     time = np.arange(round(seconds * rate)) / rate
     loudness = np.clip(np.sin(2 * np.pi * 1.7 * time), 0.0, 1.0)
     phase = 2 * np.pi * np.cumsum(150 + 60 * np.sin(2 * np.pi * 0.8 * time)) / rate
@@ -52,7 +52,7 @@ class Pipe(io.RawIOBase):
 def encoded(
     container: str, codec: str, rate: int, channels: int = 1, to_pipe: bool = False, vbr: bool = False
 ) -> bytes:
-    """A file written by FFmpeg; to a pipe, its header does not state the length."""
+    """Return a file written by FFmpeg; with `to_pipe`, its header does not state the length."""
     import av
 
     target = Pipe() if to_pipe else io.BytesIO()
@@ -79,27 +79,27 @@ def encoded(
 
 @functools.cache
 def written(container: str, subtype: str | None, rate: int, channels: int = 1) -> bytes:
-    """A file written by libsndfile."""
+    """Return a file written by libsndfile."""
     file = io.BytesIO()
     soundfile.write(file, speech(rate, channels), rate, format=container, subtype=subtype)
     return file.getvalue()
 
 
 def with_sizes(wav: bytes, size: int) -> bytes:
-    """A WAV file whose header states this size of its samples."""
+    """Return the WAV file with this size of its samples in the header."""
     place = wav.index(b"data") + 4
     return wav[:4] + struct.pack("<I", size) + wav[8:place] + struct.pack("<I", size) + wav[place + 4 :]
 
 
 def without_notes(mp3: bytes) -> bytes:
-    """An mp3 file without the first frame, in which encoders note the number of frames."""
+    """Return an mp3 file without its first frame, in which encoders store the number of frames."""
     tag = 10 + int.from_bytes(mp3[6:10], "big") if mp3[:3] == b"ID3" else 0
     assert b"Xing" in mp3[tag : tag + 64] or b"Info" in mp3[tag : tag + 64]
     return mp3[mp3.index(mp3[tag : tag + 2], tag + 3) :]
 
 
 def kinds() -> Iterator[Kind]:
-    """Return kinds of files that should be read whole, or refused."""
+    """Yield kinds of files that should be read whole, or refused."""
     for subtype in ("PCM_16", "PCM_24", "PCM_32", "PCM_U8", "FLOAT", "DOUBLE", "ULAW", "ALAW", "IMA_ADPCM", "MS_ADPCM"):
         for rate, channels in ((16000, 1), (44100, 2)):
             yield Kind(
@@ -148,7 +148,7 @@ def kinds() -> Iterator[Kind]:
 
 
 def joined() -> Iterator[tuple[str, list[Kind]]]:
-    """Return files of one kind after another: (name, parts)."""
+    """Yield the name and the parts of each joined file."""
     wav, flac = ("WAV", "PCM_16"), ("FLAC", "PCM_16")
     for name, parts in (
         ("wav", [(*wav, 16000, 1), (*wav, 16000, 2)]),

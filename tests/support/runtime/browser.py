@@ -12,7 +12,7 @@ from typing import Any
 
 CHROMIUM = "chromium"
 PATIENCE = 20_000  # milliseconds until an expectation fails
-INSECURE = "insecure"  # a host name of this computer, which browsers, unlike localhost, treat as insecure
+INSECURE = "insecure"  # a host name of this computer that browsers treat as insecure, unlike localhost
 OpenPage = Callable[..., Any]  # type of the function that `opened_pages` yields
 _FLAGS = (
     "--headless=new",
@@ -38,7 +38,7 @@ def browser(microphone: Path | None = None) -> Iterator[Any]:
     """Start a browser (playwright's `Browser`).
 
     Args:
-        microphone: recording that is played once as its microphone, from the first use; None: beeps.
+        microphone: recording that the microphone plays once, from its first use; None: beeps.
     """
     from playwright.sync_api import expect as assertions
     from playwright.sync_api import sync_playwright
@@ -69,7 +69,7 @@ def opened_pages(started: Any, url: str) -> Iterator[OpenPage]:
         return message.type in ("error", "warning") and not is_lost
 
     def start(url: str = url, script: str = "", permissions: tuple[str, ...] = ("microphone",), **options: Any) -> Any:
-        """`script` runs before those of the page; `options` are of the browser's context."""
+        """Open a page. `script` runs before the page's scripts; `options` go to the browser's context."""
         context = started.new_context(permissions=permissions, **options)
         contexts.append(context)
         page = context.new_page()

@@ -31,8 +31,8 @@ Scores = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # the fields of StepScor
 
 
 class LoudnessModel(nn.Module):
-    """`sharpness`: how certain the model is. `shares_chunk`, `shares_past`: weight of the chunk's mean and of the
-    cached frames' mean in a frame. State: samples (B, CONTEXT), position (B,), loudness of cached frames (B, C)."""
+    """`sharpness`: certainty of the model. `shares_chunk`, `shares_past`: weights of the chunk's mean and of the cached
+    frames' mean in a frame. State: samples (B, CONTEXT), position (B,), loudness of cached frames (B, C)."""
 
     def __init__(
         self, sharpness: float = 200.0, shares_chunk: float = 0.05, shares_past: float = 0.02, top: int = 5
@@ -54,11 +54,11 @@ class LoudnessModel(nn.Module):
         blocks: list[Tensor] = []
         for start in range(0, samples.size(1), chunk * 320):
             block = samples[:, start : start + chunk * 320]
-            loudness, state = self.hear(block, (lengths - start).clamp(0, block.size(1)), state)
+            loudness, state = self.frame_loudness(block, (lengths - start).clamp(0, block.size(1)), state)
             blocks.append(loudness)
         return self.score(torch.cat(blocks, dim=1), lengths), state
 
-    def hear(self, samples: Tensor, lengths: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def frame_loudness(self, samples: Tensor, lengths: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Return the loudness of each frame of a chunk (B, T), with its context, and the next state."""
         valid = torch.arange(samples.size(1)).unsqueeze(0) < lengths.unsqueeze(1)
         samples = torch.cat([state[0], samples * valid], dim=1)
@@ -67,15 +67,15 @@ class LoudnessModel(nn.Module):
         before = size[:, :-80].reshape(size.size(0), -1, 320)[:, :, :80].mean(dim=2)
         loudness = now + 0.05 * before
         frames = self.frames(lengths)
-        is_heard = torch.arange(loudness.size(1)).unsqueeze(0) < frames.unsqueeze(1)
-        mean = (loudness * is_heard).sum(1, keepdim=True) / is_heard.sum(1, keepdim=True).clamp(min=1)
+        is_frame = torch.arange(loudness.size(1)).unsqueeze(0) < frames.unsqueeze(1)
+        mean = (loudness * is_frame).sum(1, keepdim=True) / is_frame.sum(1, keepdim=True).clamp(min=1)
         cached = state[2].size(1)
         exists = torch.arange(cached).unsqueeze(0) >= cached - state[1].unsqueeze(1)
         past = (state[2] * exists).sum(1, keepdim=True) / exists.sum(1, keepdim=True).clamp(min=1)
-        heard = (1.0 - self.shares_chunk) * loudness + self.shares_chunk * mean + self.shares_past * past
+        mixed = (1.0 - self.shares_chunk) * loudness + self.shares_chunk * mean + self.shares_past * past
         cache = torch.cat([state[2], loudness], dim=1)
         next_state = [samples[:, samples.size(1) - 80 :], state[1] + frames, cache[:, cache.size(1) - cached :]]
-        return heard, next_state
+        return mixed, next_state
 
     def frames(self, lengths: Tensor) -> Tensor:
         return torch.div(lengths + 319, 320, rounding_mode="floor")
@@ -85,13 +85,13 @@ class LoudnessModel(nn.Module):
         log_probs = torch.log_softmax(-self.sharpness * distance * distance, dim=2)
         top_log_probs, top_ids = log_probs.topk(self.top, dim=2)
         frames = self.frames(lengths)
-        is_heard = torch.arange(loudness.size(1)).unsqueeze(0) < frames.unsqueeze(1)
-        encoder_out = torch.stack([loudness, is_heard.to(loudness.dtype)], dim=2)
+        is_frame = torch.arange(loudness.size(1)).unsqueeze(0) < frames.unsqueeze(1)
+        encoder_out = torch.stack([loudness, is_frame.to(loudness.dtype)], dim=2)
         return encoder_out, frames, top_log_probs, top_ids, log_probs[:, :, 0]
 
     @torch.jit.export
     def rescore(self, encoder_out: Tensor, hyps: Tensor, hyp_lengths: Tensor) -> Tensor:
-        """Left to right: prefers the token b and short texts; right to left: prefers long texts, a little per frame."""
+        """Return scores (N, 2): left to right, which favours token b and short texts; right to left, long texts."""
         inside = torch.arange(hyps.size(1)).unsqueeze(0) < hyp_lengths.unsqueeze(1)
         liked = ((hyps == 4) & inside).sum(1).to(torch.float32)
         length = hyp_lengths.to(torch.float32)
@@ -107,7 +107,7 @@ class LoudnessModel(nn.Module):
 
 
 def meta_record() -> dict:
-    """A complete meta.json of a TorchScript file."""
+    """Return a complete meta.json of a TorchScript file."""
     return {
         "format": 2,
         "kind": "wenet_fusion.torchscript",
@@ -133,7 +133,7 @@ def meta_record() -> dict:
 
 
 def onnx_record() -> dict:
-    """A complete meta.json of an ONNX archive."""
+    """Return a complete meta.json of an ONNX archive."""
     state = [
         ["samples", "float32", ["batch", CONTEXT]],
         ["position", "int64", ["batch"]],
@@ -143,7 +143,7 @@ def onnx_record() -> dict:
 
 
 def save_model(path: Path, record: dict | None = None, module: nn.Module | None = None) -> Path:
-    """Script and save a model as a true exported file."""
+    """Script a model and save it as an exported file."""
     scripted = torch.jit.script((module or LoudnessModel()).eval())
     torch.jit.save(scripted, str(path), _extra_files={"meta.json": json.dumps(record or meta_record())})
     return path
@@ -154,7 +154,7 @@ def save_archive(path: Path, record: dict | None = None, sharpness: float = 200.
     return write_zip(path, {"meta.json": json.dumps(record or onnx_record()).encode(), **onnx_graphs(sharpness)})
 
 
-SAVERS = {"torchscript": save_model, "onnx": save_archive}  # of each kind of file
+SAVERS = {"torchscript": save_model, "onnx": save_archive}  # function that saves each kind of file
 
 
 def write_zip(path: Path, members: dict[str, bytes]) -> Path:
@@ -165,7 +165,7 @@ def write_zip(path: Path, members: dict[str, bytes]) -> Path:
 
 
 def make_model(module: LoudnessModel | None = None, **changes: object) -> AcousticModel:
-    """A model in memory; `changes` are to its meta.json."""
+    """Return a model in memory; `changes` replace values of its meta.json."""
     backend = TorchBackend((module or LoudnessModel()).eval())
     return AcousticModel(backend, parse_meta(meta_record() | changes, "memory"))
 
@@ -176,7 +176,7 @@ class _OneChunk(nn.Module):
         self.model = model
 
     def forward(self, samples: Tensor, lengths: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        loudness, next_state = self.model.hear(samples, lengths, list(state))
+        loudness, next_state = self.model.frame_loudness(samples, lengths, list(state))
         return (*self.model.score(loudness, lengths), *next_state)
 
 
@@ -191,7 +191,7 @@ class _Rescore(nn.Module):
 
 @functools.cache
 def onnx_graphs(sharpness: float = 200.0) -> dict[str, bytes]:
-    """step.onnx and rescore.onnx."""
+    """Return step.onnx and rescore.onnx."""
     model = LoudnessModel(sharpness).eval()
     rows, scores = {0: "batch"}, ("encoder_out", "frames", "top_log_probs", "top_ids", "blank_log_probs")
     state = {"state_0": rows, "state_1": rows, "state_2": {0: "batch", 1: "cache"}}
@@ -229,8 +229,8 @@ def _export(module: nn.Module, examples: tuple[Tensor, ...], inputs: dict, outpu
 
 
 def speak(text: str, frames: int = 3, gap: int = 2) -> np.ndarray:
-    """Float32 samples (n,): `gap` frames of silence, then each letter as noise of its loudness (a space as silence) for
-    `frames` frames and a gap."""
+    """Return float32 samples (n,): a gap, then each letter as noise of its loudness (a space as silence) for `frames`
+    frames, followed by a gap. A gap is `gap` frames of silence."""
     rng = np.random.default_rng(0)
     pieces = [np.zeros(gap * FRAME)]
     for letter in text:

@@ -12,14 +12,14 @@ HOSTS = ("ALSA", "JACK")
 
 
 class PortAudioError(Exception):
-    """As sounddevice raises it: message and code."""
+    """The error that sounddevice raises, with message and code."""
 
     def __str__(self) -> str:
         return f"{self.args[0]} [PaErrorCode {self.args[1]}]"
 
 
 def record(name: str, inputs: int = 1, rate: float = 48000.0, host: int = 0) -> dict[str, Any]:
-    """One entry of `query_devices`."""
+    """Return an entry of `query_devices`."""
     return {
         "name": name,
         "hostapi": host,
@@ -33,10 +33,10 @@ class FakeSoundDevice:
     """A fake of the module sounddevice, for sys.modules.
 
     Args:
-        devices: from `record`.
+        devices: results of `record`.
         default: index of the default input device.
         refuses: returns PortAudio's error code for (rate, channels), or None.
-        plays: function that feeds an opened stream; called in its own thread.
+        plays: feeds samples to an opened stream; runs in a thread of its own.
     """
 
     PortAudioError = PortAudioError

@@ -1,4 +1,4 @@
-"""The process that decodes uploads, with a reader that fails where a file says so.
+"""The process that decodes uploads, with a reader that fails if a file names a fault.
 
 A file that contains only the name of a fault fails when it is opened. A file that ends with the name of a fault fails
 after its first block.

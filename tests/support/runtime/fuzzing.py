@@ -1,8 +1,8 @@
-"""Fuzzing: inputs that hypothesis makes or damages, tried for a share of a time budget.
+"""Fuzzing: try inputs that hypothesis generates or damages, for a share of a time budget.
 
-WENET_FUSION_FUZZ_SECONDS is the time of all subjects in tests/fuzz together, WENET_FUSION_FUZZ_SEED repeats a run. An
-input either works or ends with a clear error; time, memory, files and warnings of each are checked. The input that is
-being tried lies in the temporary folder, so that one that kills the process can be tried again.
+WENET_FUSION_FUZZ_SECONDS is the time of all tests in tests/fuzz together, WENET_FUSION_FUZZ_SEED repeats a run. An
+input either works or ends with a clear error; its time, memory, open files and warnings are checked. The current input
+is stored in the temporary folder, so that an input that kills the process can be tried again.
 """
 
 import os
@@ -26,7 +26,7 @@ SECONDS = float(os.environ.get("WENET_FUSION_FUZZ_SECONDS", "20"))
 SEED = int(os.environ.get("WENET_FUSION_FUZZ_SEED") or random.SystemRandom().randrange(1 << 32))
 SLOWEST = 20.0  # seconds of the processor for one input
 LONGEST = 120.0  # seconds of wall time for one input: machines are shared
-MEMORY_BYTES = 1 << 29  # memory for the inputs of a subject, in addition to the memory of the process
+MEMORY_BYTES = 1 << 29  # memory for the inputs of a test, in addition to the memory of the process
 MOST_FILES = 3  # descriptors that may stay open
 EXAMPLES = 50  # between two looks at the clock
 NUMBERS = (0, 1, 2, 0x7F, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, (1 << 63) - 1, (1 << 64) - 1)
@@ -39,9 +39,9 @@ def fuzz(strategy: SearchStrategy[T], check: Callable[[T], object], share: float
 
     Args:
         strategy: makes inputs.
-        check: uses one; it may raise ValueError or OSError with a message.
+        check: uses an input; it may raise ValueError or OSError with a message.
         share: share of the time budget.
-        place: what every message must contain, such as a path; without it, a message may be several lines long.
+        place: text that every message must contain, such as a path; without `place`, messages may have several lines.
     """
     print(f"WENET_FUSION_FUZZ_SEED={SEED}")
     counts = {"tried": 0, "refused": 0}
@@ -53,7 +53,7 @@ def fuzz(strategy: SearchStrategy[T], check: Callable[[T], object], share: float
         begun, used = time.monotonic(), time.process_time()
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("error", RuntimeWarning)  # numpy's, which users would see
+                warnings.simplefilter("error", RuntimeWarning)  # warnings of numpy, which users would see
                 check(value)
         except (ValueError, OSError) as error:
             counts["refused"] += 1
@@ -81,7 +81,7 @@ def fuzz(strategy: SearchStrategy[T], check: Callable[[T], object], share: float
 
 @contextmanager
 def _bounded_memory() -> Iterator[None]:
-    """Let the process allocate MEMORY_BYTES more; further ones raise MemoryError, which no input may cause."""
+    """Let the process allocate MEMORY_BYTES more. Beyond this comes a MemoryError, which no input may cause."""
     if sys.platform != "linux":
         yield
         return
@@ -101,7 +101,7 @@ def _bounded_memory() -> Iterator[None]:
 
 @st.composite
 def damaged(draw: st.DrawFn, contents: Sequence[bytes], pieces: Sequence[bytes] = ()) -> bytes:
-    """Change one of the contents in one to five places: half of them in its first 200 bytes, where headers are."""
+    """Change one of the contents in one to five places, half of these in the first 200 bytes, where headers are."""
     content = bytearray(draw(st.sampled_from(contents)))
     for _ in range(draw(st.integers(1, 5))):
         whole = st.integers(0, len(content))
@@ -126,7 +126,7 @@ def damaged(draw: st.DrawFn, contents: Sequence[bytes], pieces: Sequence[bytes] 
 
 
 def json_values(keys: Sequence[str] = ()) -> SearchStrategy[object]:
-    """Any JSON, with objects that have known keys too."""
+    """Return a strategy for any JSON value; some objects have the given keys."""
     leaves = st.one_of(
         st.none(),
         st.booleans(),

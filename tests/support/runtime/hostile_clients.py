@@ -1,4 +1,4 @@
-"""Clients that break the protocol, stop reading or disappear; each returns the server's mistake, or nothing."""
+"""Clients that break the protocol, stop reading or disappear; each returns the server's mistake, or an empty text."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ from support.runtime.server_process import (
     spoken_to,
 )
 
-START_SECONDS = 6  # of the server; an honest client on a busy machine may need more than two
+START_SECONDS = 6  # option of the server; an honest client on a busy machine may need more than two seconds
 
 
 async def malformed_json(server: ServerProcess) -> str:
@@ -92,7 +92,7 @@ async def _until_closed(reader: asyncio.StreamReader) -> bytes:
 
 
 async def many_fragments(server: ServerProcess) -> str:
-    """A message of many small frames that never ends."""
+    """Send a message of many small frames that never ends."""
     reader, writer = await asyncio.open_connection(sock=await raw_socket(server))
     answering = asyncio.ensure_future(_until_closed(reader))
     try:
@@ -133,7 +133,7 @@ async def never_reads(server: ServerProcess) -> str:
 
 
 async def uploads_and_never_reads(server: ServerProcess) -> str:
-    """A streamed upload whose response, a segment for each frame, fills the buffers of both systems."""
+    """Upload, and do not read the streamed response: its one-frame segments fill the buffers of both systems."""
     body = encoded(np.zeros(120 * SAMPLE_RATE, np.float32), SAMPLE_RATE)
     rules = quote(json.dumps({"rule1_seconds": 0.04, "rule3_seconds": 0.04}))
     head = f"POST /transcribe?stream=true&endpoint={rules} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -153,7 +153,7 @@ async def uploads_and_never_reads(server: ServerProcess) -> str:
 
 
 async def vanishes(server: ServerProcess) -> str:
-    """Resets the connection in the middle."""
+    """Reset the connection in the middle of a session."""
     async with connected(server.url) as socket:
         await socket.start(sample_rate=SAMPLE_RATE)
         await socket.send(pcm(speak("abc")).tobytes())

@@ -1,4 +1,4 @@
-"""Files that a command does not expect: one for each kind of file that a path can lead to."""
+"""Files that no command expects: one of each kind that a path can name."""
 
 import json
 import random

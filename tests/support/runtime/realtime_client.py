@@ -28,7 +28,7 @@ def silence(seconds: float, rate: int = RATE) -> np.ndarray:
 
 
 class Realtime:
-    """A connection of the official client; keeps every event."""
+    """A connection of the official client that keeps every received event."""
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection

@@ -1,4 +1,4 @@
-"""Starts the server in a process, and connects to it as WeNet's clients do."""
+"""Start the server in a process, and connect to it as WeNet's clients do."""
 
 import asyncio
 import io
@@ -46,7 +46,7 @@ class ServerProcess:
             target=lambda: self.log.extend(iter(self.process.stderr.readline, "")), daemon=True
         )
         self._reader.start()
-        line = self.process.stdout.readline()  # ends with the process at the latest
+        line = self.process.stdout.readline()  # empty if the process has ended
         found = re.fullmatch(r"listening on (https?://[^/]+):(\d+)/\n", line)
         if found is None:
             self.kill()
@@ -55,7 +55,7 @@ class ServerProcess:
 
     @property
     def memory(self) -> float:
-        """Resident MiB."""
+        """Resident memory in MiB."""
         return psutil.Process(self.process.pid).memory_info().rss / 2**20
 
     @property
@@ -96,7 +96,7 @@ class ServerProcess:
 
 
 class Socket:
-    """A WebSocket to the server; keeps every text message as it came."""
+    """A WebSocket to the server that keeps every received text message."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.socket = socket
@@ -165,7 +165,7 @@ async def connected(url: str, **options: Any) -> AsyncIterator[Socket]:
 
 
 async def spoken_to(url: str, samples: np.ndarray, piece: int = 3200, **options: Any) -> Socket:
-    """Run a whole session: start, audio, end and all replies; `samples` as they are sent."""
+    """Run a whole session: start, audio, end and all replies. `samples` have the type that the session sends."""
     async with connected(url) as socket:
         await socket.start(**options)
         await socket.send(samples.tobytes(), piece)

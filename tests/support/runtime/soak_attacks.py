@@ -25,8 +25,8 @@ from support.runtime.hostile_clients import CHUNKED, QUICK, START, huge_frame, m
 from support.runtime.server_process import connected, frame, http, raw_socket
 
 FLOOD_SECONDS, FLOOD_BYTES = 10.0, 1_000_000  # seconds per connection, bytes per second
-CUT_SECONDS = (0.02, 1.0)  # after which a client hangs up
-REFUSED = (OSError, EOFError, AssertionError, ValueError, asyncio.TimeoutError, aiohttp.ClientError)  # or hung up
+CUT_SECONDS = (0.02, 1.0)  # shortest and longest time after which a client hangs up
+REFUSED = (OSError, EOFError, AssertionError, ValueError, asyncio.TimeoutError, aiohttp.ClientError)
 
 
 class Target(NamedTuple):
@@ -55,13 +55,13 @@ def long_recording(form: str) -> bytes:
 
 
 def wav(rate: int, size: int) -> bytes:
-    """A WAV file whose header states any rate."""
+    """Return a WAV file whose header states this rate."""
     header = struct.pack("<4sI4s4sIHHIIHH", b"RIFF", 36 + size, b"WAVE", b"fmt ", 16, 1, 1, rate, 0, 2, 16)
     return header + struct.pack("<4sI", b"data", size) + bytes(size)
 
 
 def w64() -> bytes:
-    """The first bytes of a file that states years of audio."""
+    """Return the first bytes of a file that states years of audio."""
     file = io.BytesIO()
     soundfile.write(file, np.zeros(4000, np.float32), 16000, format="W64", subtype="IMA_ADPCM")
     content = bytearray(file.getvalue()[:163])
@@ -74,7 +74,7 @@ def w64() -> bytes:
 
 
 async def hangs_up(target: Target, form: str) -> None:
-    """An upload whose client leaves while it is decoded."""
+    """Send an upload and hang up while it is decoded."""
     body = long_recording(form)
     _, writer = await asyncio.open_connection("127.0.0.1", target.port)
     try:
@@ -90,12 +90,12 @@ async def uploads(target: Target, body: bytes) -> None:
 
 
 async def floods(target: Target, head: bytes, data: bytes) -> None:
-    """A WebSocket that sends 1 MB/s after its start."""
+    """Send 1 MB/s through a WebSocket after its start."""
     await _send(await raw_socket(target), head, data)  # type: ignore[arg-type]
 
 
 async def floods_http(target: Target, head: bytes, data: bytes) -> None:
-    """A request whose body never ends."""
+    """Send a request whose body never ends."""
     await _send(await plain_socket(target), head, data)
 
 
@@ -122,7 +122,7 @@ async def long_text(target: Target, text: str) -> None:
 
 
 async def idle(target: Target, is_socket: bool) -> None:
-    """A connection without a start, kept until the server closes it."""
+    """Open a connection, send no start, and keep the connection until the server closes it."""
     loop = asyncio.get_running_loop()
     raw = await (raw_socket(target) if is_socket else plain_socket(target))  # type: ignore[arg-type]
     try:
@@ -137,7 +137,7 @@ FORM = (
     b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
 )
 FIELD = b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n' + b"v" * 9000 + b"\r\n"
-# Name, number of clients, seconds between two tries of a client, what it does.
+# Name, number of clients, pause of a client between two attacks in seconds, the attack.
 ATTACKS: tuple[tuple[str, int, float, Attack], ...] = (
     ("hangs up, FLAC", 1, 1.0, functools.partial(hangs_up, form="FLAC")),
     ("hangs up, mp3", 1, 0.5, functools.partial(hangs_up, form="MP3")),

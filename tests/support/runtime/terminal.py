@@ -14,7 +14,7 @@ from wenet_fusion_runtime.cli.__main__ import main
 
 
 class Session:
-    """The command on a terminal of 30 columns, fed through a pipe by a script that runs beside it."""
+    """The command on a terminal of 30 columns. A script, which runs in a thread, feeds it through a pipe."""
 
     def __init__(self) -> None:
         import pty
@@ -87,5 +87,5 @@ class Session:
             while data := os.read(self._master, 4096):
                 self.raw += data
                 self._stream.feed(data)
-        except OSError:  # how Linux says that the other side has closed
+        except OSError:  # on Linux: the other side has closed
             pass

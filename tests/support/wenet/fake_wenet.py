@@ -1,6 +1,6 @@
-"""Small models with WeNet's contracts and random geometries: the eight methods of a script, three graphs, one graph.
+"""Small models of random sizes with WeNet's interfaces: the eight methods of a script, three graphs, one graph.
 
-The encoder has what makes streaming go wrong: right context, attention over cached frames whose keys depend on absolute
+The encoder has the difficulties of streaming: right context, attention over cached frames whose keys depend on absolute
 positions, and causal convolutions. Its first channel is the loudness of a frame, by which the CTC head reads letters.
 """
 
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 RATE, SHIFT, BINS = 16000, 160, 8
 TOKENS = ("<blank>", "<unk>", "<sos/eos>", "a", "b", "c", "d")
-OLD_TOKENS = ("<blank>", "<unk>", "a", "b", "c", "d", "<sos/eos>")  # of WeNet's first recipes
+OLD_TOKENS = ("<blank>", "<unk>", "a", "b", "c", "d", "<sos/eos>")  # in the order of WeNet's first recipes
 LEVELS = {"a": 0.004, "b": 0.03, "c": 0.2, "d": 0.9}
-SILENCE = -15.94  # a filter bank of digital silence
+SILENCE = -15.94  # log-mel value of digital silence
 POSITIONS = 5000
 
 
@@ -165,12 +165,12 @@ class FakeWenet(nn.Module):
 
 
 def loudness(level: float) -> float:
-    """Return the approximate mean filter bank of noise at +-level."""
+    """Return the approximate mean log-mel value of noise at +-level."""
     return 2 * math.log(level * 32768) + 7.1
 
 
 def speak(text: str, seconds: float = 0.12, gap: float = 0.12) -> np.ndarray:
-    """Float32 samples (n,) at 16 kHz: each letter as noise of its loudness, a space as a gap."""
+    """Return float32 samples (n,) at 16 kHz: each letter as noise of its loudness, a space as a gap."""
     rng, pieces = np.random.default_rng(0), [np.zeros(int(gap * RATE))]
     for letter in text:
         level = LEVELS.get(letter, 0.0)

@@ -1,4 +1,4 @@
-"""Writes fake models as WeNet's and sherpa-onnx's exporters do: a script, three graphs, or one."""
+"""Write fake models as WeNet's and sherpa-onnx's exporters do: a script, three graphs, or one graph."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class _Decoders(nn.Module):
 
     def forward(self, hyps: Tensor, hyps_lens: Tensor, encoder_out: Tensor) -> tuple[Tensor, Tensor]:
         left, right = self.model.forward_attention_decoder(hyps, hyps_lens, encoder_out, 0.3)
-        left = left + 0.0 * hyps_lens.sum()  # an input that is not read would be left out
+        left = left + 0.0 * hyps_lens.sum()  # the exporter leaves out unused inputs
         return left, right if self.model.bidirectional else torch.zeros(1)
 
 

@@ -9,19 +9,19 @@ from wenet_fusion_runtime.stream.offline import offline_step
 
 
 def padded(model: AcousticModel, samples: np.ndarray) -> np.ndarray:
-    """The audio with the padding of our runtime, up to the last sample that its last encoder frame reads."""
+    """Return the audio with our runtime's padding, up to the last sample that the last encoder frame reads."""
     meta = model.meta
     frames = -(-(len(samples) + meta.right_padding_samples) // meta.frame_samples)
     return np.pad(samples, (0, frames * meta.frame_samples + meta.lookahead_samples - len(samples)))
 
 
 def reference_log_probs(model: AcousticModel, driver: AsrModel | SherpaModel, samples: np.ndarray) -> np.ndarray:
-    """Log-probabilities (M, V) of the padded audio, its features computed in one piece."""
+    """Return log-probabilities (M, V) of the padded audio, whose features are computed in one piece."""
     return driver.decode(model.backend.features(padded(model, samples)))
 
 
 def own_log_probs(model: AcousticModel, samples: np.ndarray, chunk: int, left: int) -> np.ndarray:
-    """Log-probabilities (M, V) of the same audio; the vocabulary is so small that the step returns all of them."""
+    """Return our log-probabilities (M, V); the vocabulary is so small that the step returns all of a frame."""
     scores, _ = offline_step(model, [samples], chunk, left).row(0)
     found = np.zeros_like(scores.log_probs)
     np.put_along_axis(found, scores.ids, scores.log_probs, axis=1)
@@ -35,7 +35,7 @@ def assert_equal(found: np.ndarray, expected: np.ndarray, bound: float = 1e-4) -
 
 
 def noise(rng: np.random.Generator, most: int = 60000) -> np.ndarray:
-    """Noise of a random length whose loudness changes."""
+    """Return noise of random length whose loudness changes."""
     length = int(rng.integers(1, most))
     level = np.repeat(10.0 ** rng.uniform(-4, -0.5, length // 2000 + 1), 2000)[:length]
     return (rng.standard_normal(length) * level).clip(-1, 1).astype(np.float32)
