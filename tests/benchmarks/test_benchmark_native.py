@@ -44,7 +44,7 @@ def test_the_floor_grows_with_frames_and_never_falls_below_reading_the_weights()
     assert slow.floor == pytest.approx(one.read)
 
 
-def test_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_says_how_to_install_the_native_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wenet_fusion_kernels", None)
     with pytest.raises(ImportError, match="pip install ./runtime/native"):
         native_step.main(["--quick", "--output", str(tmp_path)])

@@ -138,7 +138,7 @@ def test_the_picture_is_drawn_from_what_has_finished(tmp_path: Path) -> None:
     assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
-def test_a_page_without_a_place_is_refused(tmp_path: Path) -> None:
+def test_a_page_without_a_place_for_the_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text("nothing\n")
     with pytest.raises(ValueError, match=r"page\.md: no place for the table"):
         quote(tmp_path / "page.md", "toy", "text")

@@ -224,7 +224,7 @@ def test_a_file_in_the_place_of_a_folder_is_named(train, tone_run, tmp_path, bel
     assert (tmp_path / "exp").is_file()
 
 
-def test_a_run_with_other_units_is_not_continued(train, tmp_path):
+def test_a_run_with_another_vocabulary_is_not_continued(train, tmp_path):
     train()
     (tmp_path / "units.txt").write_text("<blank> 0\n<unk> 1\n<sos/eos> 2\none 3\ntwo 4\nthree 5\n")
     with pytest.raises(

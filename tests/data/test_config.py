@@ -81,7 +81,7 @@ def test_all_problems_at_once_with_path_and_line():
     assert len(found) == len(expected)
 
 
-def test_own_problems_get_path_and_line():
+def test_problems_that_a_configuration_class_finds_get_path_and_line():
     assert problems_of("name: cursed\nencoder:\n  size: 6\n") == (
         "c.yaml:2: encoder.heads (4) must divide size (6)",
     ), "a section is checked only if its parts are valid"

@@ -97,7 +97,7 @@ def test_each_utterance_has_its_own_draws(tmp_path):
     assert not torch.equal(batch.samples_BN[0], batch.samples_BN[1])
 
 
-def test_a_digest_says_whether_epochs_are_the_same(tmp_path):
+def test_a_digest_changes_with_keys_durations_and_order(tmp_path):
     utterances = corpus(tmp_path)
     digest = SpeechDataset(utterances, TOKENIZER, FRONTEND).digest
     assert digest == SpeechDataset(utterances, TOKENIZER, FRONTEND).digest

@@ -113,7 +113,7 @@ def test_filters_that_cannot_work_are_refused():
             config_from_mapping(Filters, values, "c")
 
 
-def test_a_table_gives_back_what_it_holds(tmp_path):
+def test_a_table_returns_the_utterances_that_it_stores(tmp_path):
     utterances = [
         Utterance("ü1", AudioSource("caf\udce9.flac", 512, 3000), "你好", 1.25, 0.5, 1.75, "s1", 2),
         Utterance("u2", AudioSource("\ud800"), "", 0.0, channel=0),

@@ -40,7 +40,7 @@ def test_values_that_cannot_work(section, values, message):
     assert any(problem.startswith(message) for problem in found), found
 
 
-def test_their_bounds_are_legal():
+def test_values_at_the_bounds_are_accepted():
     assert problems("", seed=0) == ()
     assert (
         problems("training", num_workers=0, validate_interval_steps=0, frozen_statistics_steps=10, max_steps=10) == ()

@@ -47,14 +47,14 @@ def units(text, kind, choice):
 MARKS = ["<NOISE>", "[loud_laughter]", "[noise]", "{LAUGH}"]
 
 
-def test_removed_tokens_leave_no_units(text, capsys):
+def test_removed_special_tokens_leave_no_tokens(text, capsys):
     assert units(text, "char", "remove")[1] == sorted(set("SIXONESEVEN▁你好"))
     assert "special tokens were removed: [noise] 2, <unk> 2, <NOISE> 1, {LAUGH} 1" in capsys.readouterr().err
     assert units(text, "words", "remove")[1] == sorted(["SIX", "ONE", "SEVEN", "你好你"])
 
 
 @pytest.mark.parametrize("kind", ["words", "char", "bpe"])
-def test_kept_tokens_are_one_unit_each(text, kind):
+def test_each_kept_special_token_is_one_token(text, kind):
     folder, found = units(text, kind, "keep")
     start = "▁" if kind == "bpe" else ""
     assert [token for token in found if any(sign in token for sign in "<>[]{}_")] == [start + mark for mark in MARKS]
@@ -69,7 +69,7 @@ def test_kept_tokens_are_one_unit_each(text, kind):
     assert tokenizer.encode("{LAUGH}") == [tokenizer.vocabulary.id(f"{start}{{LAUGH}}")]
 
 
-def test_spelled_tokens_are_letters(text):
+def test_spelled_special_tokens_are_letters(text):
     assert set("<[]>{}oise") <= set(units(text, "char", "spell")[1])
 
 
@@ -94,7 +94,7 @@ def test_checkpoints_of_earlier_versions_spell_as_they_did():
     assert migrate({**content, "config_yaml": migrated})["config_yaml"] == migrated
 
 
-def test_what_is_special():
+def test_brackets_that_are_no_special_tokens():
     for text in ("a < b > c", "x <", "[] {}", "<>", "(noise)", "3 <4 5"):
         assert not any(part.is_special for part in split_special_tokens(text)), text
     assert remove_special_tokens("one  two") == "one  two", "texts without special tokens stay as they are"

@@ -43,7 +43,7 @@ def test_a_missing_vocabulary_is_answered_with_the_tool_that_writes_it(tmp_path)
         ("<blank> 0\n<unk> 1\none 2\n", r"tokens 0, 1, 2 must be <blank>, <unk>, <sos/eos>, found"),
     ],
 )
-def test_broken_units_are_named(tmp_path, text, message):
+def test_mistakes_in_a_vocabulary_file_are_named(tmp_path, text, message):
     path = tmp_path / "units.txt"
     path.write_text(text)
     with pytest.raises(ValueError, match=message):

@@ -215,6 +215,6 @@ def test_mistakes_end_in_one_message(tone_run, exported, faulty, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_good_input_ends_well(tone_run, tmp_path, capsys):
+def test_usable_input_ends_with_status_0(tone_run, tmp_path, capsys):
     assert run("align", tone_run.checkpoint, "--data", tone_run.dev_list, "--output", tmp_path / "a") == 0
     assert "30 utterances aligned" in capsys.readouterr().out

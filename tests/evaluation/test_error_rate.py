@@ -194,7 +194,7 @@ def test_empty_references_have_insertions_instead_of_a_rate():
     assert score({"a": "one"}, {"a": ""}).insertions_per_hour(1800) is None
 
 
-def test_an_empty_text_is_not_merely_wrong():
+def test_empty_texts_are_counted_in_addition_to_wrong_ones():
     references = {"rejected": "one two", "silence": "", "wrong": "one", "right": "one"}
     scored = score(references, {"rejected": "", "silence": "", "wrong": "six", "right": "one"})
     assert scored.utterances_empty == 1 and scored.utterances_wrong == 2

@@ -172,6 +172,6 @@ def test_check_data_judges_as_training_does(trained: TrainedModel, tmp_path: Pat
         check_data(config, tmp_path / "data.list")
 
 
-def test_audio_that_no_cut_divides_proves_nothing(trained: TrainedModel) -> None:
+def test_audio_of_one_chunk_is_refused(trained: TrainedModel) -> None:
     with pytest.raises(ValueError, match="2560 samples of audio fit into one chunk of 2560, .* give longer audio"):
         check_model(trained, np.zeros(2560, dtype=np.float32))

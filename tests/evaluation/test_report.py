@@ -258,7 +258,7 @@ def test_groups_have_the_error_rates_of_their_utterances(report, tmp_path):
         read_groups(tmp_path / "utt2group", list(REFERENCES))
 
 
-def test_a_part_keeps_what_is_missing():
+def test_scores_of_some_utterances_keep_their_missing_keys():
     scoring = score(REFERENCES, {"u1": "one", "x": "y"})
     part = scoring.part(["u1", "u3"])
     assert part.total == score({key: REFERENCES[key] for key in ("u1", "u3")}, {"u1": "one"}).total

@@ -152,7 +152,7 @@ def test_the_file_equals_the_model_in_memory(file_in_float64: torch.jit.ScriptMo
 # --- what makes it fast, and where it runs
 
 
-def test_the_biases_of_every_served_chunk_size_lie_ready(exported: Path, trained: TrainedModel) -> None:
+def test_the_file_holds_the_position_biases_of_every_served_chunk_size(exported: Path, trained: TrainedModel) -> None:
     served = trained.config.training.chunking.served()
     found = [bias.bias_LHTS.shape[2:] for bias in torch.jit.load(exported).encoder.position_bias.ready.children()]
     assert len(found) > 1 and found == [(size, size * (left + 1)) for size, left in served]

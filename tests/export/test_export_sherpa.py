@@ -121,7 +121,7 @@ def test_the_file_says_what_sherpa_reads(exported: Exported) -> None:
     assert known["model_type"] == "wenet_ctc" and known == exported.metadata
 
 
-def test_the_command_and_the_remarks(exported: Exported, trained: TrainedModel, tmp_path: Path) -> None:
+def test_export_prints_the_command_and_the_notes(exported: Exported, trained: TrainedModel, tmp_path: Path) -> None:
     model, tokens = exported.files
     assert tokens.name == "tokens.txt" and tokens.read_text(encoding="utf-8").startswith("<blank> 0\n<unk> 1\n")
     assert exported.command == (

@@ -169,7 +169,7 @@ def test_zero_caches_equal_empty_ones(torch_file: Path, trained: TrainedModel) -
     assert relative_difference(Zeros(torch_file, 8, 2).decode(features), expected) < EXACT
 
 
-def test_absolute_positions_arrive(tiny_units: Path, tmp_path: Path) -> None:
+def test_offsets_of_both_runtimes_give_correct_absolute_positions(tiny_units: Path, tmp_path: Path) -> None:
     """A Conformer for comparison scores absolute positions; WeNet's offset begins at 0, or at the cache's length."""
     recipe, chunking = tiny_recipe(tiny_units), Chunking(8, 2)
     encoder = dataclasses.replace(

@@ -111,7 +111,7 @@ def test_units_are_words_to_a_runtime_that_joins_without_spaces(
     assert unit_table(Pieces()).splitlines()[3] == "zero 3"
 
 
-def test_the_command_and_the_remarks(exports: dict[Chunking, Exported], trained: TrainedModel) -> None:
+def test_export_prints_the_command_and_the_notes(exports: dict[Chunking, Exported], trained: TrainedModel) -> None:
     known, unknown = exports[Chunking(8, 2)], exports[Chunking(8, KEEP_ALL)]
     flags = "--chunk_size 8 --num_left_chunks 2 --num_bins 40 --sample_rate 8000 --ctc_weight 0.5 --reverse_weight 0.3"
     assert flags in known.command and f"--onnx_dir {known.files[0].parent} " in known.command
@@ -141,7 +141,7 @@ def test_models_that_the_runtime_cannot_run_are_refused(trained: TrainedModel, t
     assert not path.exists()
 
 
-def test_other_mel_filters_are_remarked(trained: TrainedModel) -> None:
+def test_other_mel_filters_give_a_note(trained: TrainedModel) -> None:
     assert mel_remarks(with_frontend(trained, high_freq=-400.0), "WeNet's runtime", 0.0, "") == [
         "WeNet's runtime computes mel filters over 20-4000 Hz, the model was trained with 20-3600 Hz: "
         "expect more errors"

@@ -116,7 +116,7 @@ def test_a_checkpoint_is_no_exported_model(trained: TrainedModel, tmp_path: Path
 
 
 @pytest.mark.parametrize("target", ["torchscript", "onnx"])
-def test_units_of_another_model_are_refused(trained: TrainedModel, tmp_path: Path, target: str) -> None:
+def test_a_vocabulary_of_another_model_is_refused(trained: TrainedModel, tmp_path: Path, target: str) -> None:
     """A swapped meta.json would give fluent nonsense if its vocabulary has another order or another size."""
     path, changed = tmp_path / "model.zip", tmp_path / "changed.zip"
     export_model(trained, path, ExportOptions(target))

@@ -93,7 +93,7 @@ def test_silent_bands_of_upsampled_speech_do_not_count(exported: Path, trained: 
     assert found.largest_difference < 2e-5
 
 
-def test_a_file_may_keep_its_encoder_frames_to_itself(exported: Path, trained: TrainedModel) -> None:
+def test_a_file_need_not_return_encoder_frames(exported: Path, trained: TrainedModel) -> None:
     """E.g. sherpa-onnx's graph, which has no decoder to use them."""
     model = load_model(exported)
     model.meta = dataclasses.replace(model.meta, decoder=False)

@@ -162,7 +162,7 @@ def finding(translation: Translation, written: str):
     return row.finding
 
 
-def test_what_depends_on_other_keys(tmp_path: Path) -> None:
+def test_translations_that_depend_on_several_keys(tmp_path: Path) -> None:
     def of(name: str, **options: object) -> Translation:
         return translated(tmp_path, merged(U2PP + V3, RECIPES[name]), **options)
 
@@ -198,7 +198,7 @@ def test_the_fusionformer_of_the_same_size(tmp_path: Path) -> None:
     assert not translated(tmp_path, U2PP + V3).recipe.model.encoder.fusible
 
 
-def test_what_wenet_does_without_a_key(tmp_path: Path) -> None:
+def test_keys_that_are_left_out_have_wenets_defaults(tmp_path: Path) -> None:
     recipe = translated(tmp_path, "encoder: conformer\nmodel_conf: {ctc_weight: 0.3}\n").recipe
     assert (recipe.model.encoder.layers, recipe.model.encoder.conv_kernel) == (6, 15)
     assert recipe.data.filters.longest_seconds == 102.4
@@ -261,7 +261,7 @@ def test_the_command_translates_and_the_result_trains(tone_run: ToneRun, tmp_pat
     assert "trained to step 2" in capsys.readouterr().out
 
 
-def test_what_the_command_refuses(tmp_path: Path) -> None:
+def test_files_that_the_command_refuses(tmp_path: Path) -> None:
     wenet = tmp_path / "wenet.yaml"
     wenet.write_text(U2PP)
     with pytest.raises(ValueError, match="is the file to translate: give another name"):

@@ -105,7 +105,7 @@ def test_a_client_may_send_its_end_after_the_server_is_through(server: ServerPro
     asyncio.run(run())
 
 
-def test_what_follows_the_end_is_ignored(server: ServerProcess) -> None:
+def test_messages_after_the_end_signal_are_ignored(server: ServerProcess) -> None:
     async def run() -> Socket:
         async with connected(server.url) as socket:
             await socket.start(sample_rate=SAMPLE_RATE)
@@ -183,7 +183,7 @@ def test_mistakes_are_answered_and_the_connection_is_closed(
     assert socket.texts[:-1] == [READY] * (len(messages) - 1)
 
 
-def test_a_client_writes_no_line_of_the_log(server: ServerProcess) -> None:
+def test_a_clients_text_cannot_begin_a_line_of_the_log(server: ServerProcess) -> None:
     """A client's text is escaped in the log, so it can neither begin a line nor control a terminal."""
 
     async def run() -> Socket:

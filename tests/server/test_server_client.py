@@ -122,7 +122,7 @@ def test_endpoint_rules_reach_the_server(
     assert "and no context: omit these options, or omit --wenet if the server is ours" in message
 
 
-def test_what_fails_is_reported_and_the_others_go_on(
+def test_recordings_that_fail_are_reported_and_the_others_are_sent(
     server: ServerProcess, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = ("missing.wav", "broken.wav", "one.wav")

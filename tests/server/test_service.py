@@ -55,7 +55,7 @@ def test_a_session_of_a_model_that_takes_any_chunk_chooses_a_short_one(monkeypat
     assert geometry(SessionOptions(chunk=4 * most), ChunkChoice(allow_untrained=True))[0] == 4 * most
 
 
-def test_a_slow_formatter_holds_its_own_session_only() -> None:
+def test_a_slow_formatter_delays_its_own_session_only() -> None:
     """It does not run in a worker of the engine, so other sessions are recognised meanwhile."""
     is_inside, is_released, waits = threading.Event(), threading.Event(), list[bool]()
 

@@ -102,7 +102,7 @@ def test_the_last_turn_may_be_shorter_and_pauses_lie_between_recordings() -> Non
     assert not first[FRAME:-FRAME].any() and (last == 3).all() and len(last) == FRAME
 
 
-def test_rescoring_has_nothing_uncut_and_lists_can_be_repeated(
+def test_rescoring_has_no_edits_to_uncut_and_lists_can_be_repeated(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--mode", "attention_rescoring", "--pauses", "1", "1", "--rules", "off/0.6/20", "--repeat", "2"]

@@ -56,7 +56,7 @@ def test_cuts_are_random_and_lose_nothing() -> None:
     assert 1 <= min(lengths) <= 3 and 1500 < max(lengths) <= 2560
 
 
-def test_a_word_counts_as_shown_when_it_came_to_stay() -> None:
+def test_a_word_counts_as_shown_from_the_time_at_which_it_stays() -> None:
     partials = [(1.0, ["a"]), (2.0, ["a", "x"]), (3.0, ["b"]), (4.0, ["a", "b"]), (5.0, ["a", "b", "y"])]
     assert settled_times(partials, ["a", "b", "c"], 6.0) == (4.0, 4.0, 6.0)
     assert settled_times([], ["a"], 6.0) == (6.0,)

@@ -25,7 +25,7 @@ def units(path):
 RESERVED = [["<blank>", "0"], ["<unk>", "1"], ["<sos/eos>", "2"]]
 
 
-def test_units_of_words_and_characters(corpus):
+def test_vocabularies_of_words_and_characters(corpus):
     assert make_vocabulary.main(["--kind", "words", "text", "w"]) == 0
     assert units(corpus / "w/units.txt") == RESERVED + [["one", "3"], ["three", "4"], ["two", "5"], ["你好", "6"]]
     make_vocabulary.main(["--kind", "char", "text", "c"])
@@ -44,7 +44,7 @@ def test_bpe_is_repeatable_and_lowers_its_size_with_a_note(corpus, capsys):
     assert not list((corpus / "b3").iterdir())
 
 
-def test_units_of_training_data(corpus, capsys):
+def test_vocabularies_of_training_data(corpus, capsys):
     """The forms of data that training reads: sequential shards, NeMo's tars, lhotse's cuts."""
     pairs = [("b", "two"), ("a", "one two"), ("c", "three")]
     members = [

@@ -41,7 +41,7 @@ def killed(recipe, corpus, tmp_path_factory):
     return killed_run(recipe, corpus, tmp_path_factory.mktemp("killed") / "run")
 
 
-def test_a_run_with_other_units_is_not_resumed(recipe, corpus, killed, tmp_path):
+def test_a_run_with_another_vocabulary_is_not_resumed(recipe, corpus, killed, tmp_path):
     units = tmp_path / "units.txt"
     units.write_text("<blank> 0\n<unk> 1\n<sos/eos> 2\none 3\ntwo 4\nthree 5\n")
     tokenizer = dataclasses.replace(recipe.tokenizer, units=str(units))

@@ -68,7 +68,7 @@ def test_workers_and_ranks_change_no_batch(recipe: RecipeConfig, shard_list: Pat
 
 
 @pytest.mark.parametrize("world, rows", [(1, 3), (2, 3), (2, 1), (3, 1), (3, 2)])
-def test_ranks_share_an_epoch_and_any_position_goes_on(
+def test_ranks_share_an_epoch_and_resume_at_any_position(
     recipe: RecipeConfig, shard_list: Path, world: int, rows: int
 ) -> None:
     """With one row per batch, some of the last steps consist of rows that had to wait."""
@@ -84,7 +84,9 @@ def test_ranks_share_an_epoch_and_any_position_goes_on(
         assert all(same(share[done:], left) for share, left in zip(shares, rest)), done
 
 
-def test_positions_survive_other_ranks_that_share_the_lanes(recipe: RecipeConfig, shard_list: Path) -> None:
+def test_positions_are_valid_for_all_numbers_of_ranks_that_divide_the_lanes(
+    recipe: RecipeConfig, shard_list: Path
+) -> None:
     dataset = source(recipe, shard_list)
     assert dataset.keeps_positions(0, 1, 2) and dataset.keeps_positions(0, 2, 4)
     assert not dataset.keeps_positions(0, 2, 3), "other lanes"

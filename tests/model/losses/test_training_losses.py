@@ -143,7 +143,7 @@ def test_losses_of_training_are_left_out_in_evaluation() -> None:
     assert laws.difference(list(found), list(expected)) <= laws.BOUND and float(found.intermediate) == 0
 
 
-def test_own_heads_belong_to_the_vocabulary_but_not_to_the_shared_form() -> None:
+def test_only_own_intermediate_heads_add_parameters() -> None:
     assert len(asr_model(intermediate_layers=(1, 2), intermediate_heads="own").intermediate_heads) == 2
     assert not any("intermediate" in name for name in asr_model(intermediate_layers=(1, 2)).state_dict())
     names = asr_model(intermediate_layers=(2,), intermediate_heads="own").vocabulary_parameters()

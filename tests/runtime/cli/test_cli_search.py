@@ -60,7 +60,7 @@ def expected(folder: Path, **options: object) -> str:
         ),
     ],
 )
-def test_arguments_do_what_the_options_do(
+def test_arguments_have_the_effect_of_the_options_in_python(
     folder: Path, arguments: str, options: dict, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "lm.arpa").write_text(ARPA, encoding="utf-8")
@@ -72,7 +72,9 @@ def test_arguments_do_what_the_options_do(
     )
 
 
-def test_skipped_frames_are_skipped(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_skips_frames_as_the_option_in_python_does(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     save_model(folder / "surer.pt", module=LoudnessModel(sharpness=20.0))
     scores = []
     for arguments in ([], ["--blank_skip_threshold", "0.6"]):

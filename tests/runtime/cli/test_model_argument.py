@@ -140,7 +140,7 @@ def test_files_are_transcribed_without_naming_a_model(
 @pytest.mark.parametrize(
     "arguments", [["transcribe", "speech.wav", "--chunk", "8"], ["mic", "--seconds", "5"], ["serve"], ["info"]]
 )
-def test_without_an_installed_model_the_remedy_is_told(
+def test_without_an_installed_model_the_error_names_the_remedy(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "wenet_fusion_model", None)

@@ -59,7 +59,7 @@ def test_audio_of_every_length_is_decoded_to_its_end(engine: Engine, length: int
     assert shown(client.wait().finals) == shown(alone(samples))
 
 
-def test_a_model_without_a_tail_and_a_session_without_audio() -> None:
+def test_a_model_without_right_padding_and_a_session_without_audio() -> None:
     recognizer = Recognizer(make_model(tail_samples=0))
     with Engine(recognizer.model) as engine:
         empty, whole = Client(engine, recognizer), Client(engine, recognizer)

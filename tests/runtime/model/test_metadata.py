@@ -118,7 +118,7 @@ def test_wrong_values_are_named(change: dict, message: str) -> None:
     assert str(error.value).startswith("model.pt: meta.json: ")
 
 
-def test_tokens_beyond_the_units_are_refused_in_files_of_earlier_versions() -> None:
+def test_tokens_beyond_the_vocabulary_are_refused_in_files_of_earlier_versions() -> None:
     """Such a file states neither a checksum of its units nor the size of its head."""
     meta = parse_meta(meta_record() | {"units": meta_record()["units"][:4]}, "memory")
     model = AcousticModel(TorchBackend(LoudnessModel().eval()), meta)

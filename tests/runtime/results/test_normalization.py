@@ -55,7 +55,7 @@ def test_texts_that_look_alike_are_one(form):
         ("\u212b", "\u00c5"),
     ],
 )
-def test_what_is_kept_and_what_is_not(text, normal):
+def test_characters_that_normalisation_keeps_and_removes(text, normal):
     assert normalize_text(text) == normal
 
 

@@ -35,7 +35,7 @@ def texts(ids: list[int], units: Vocabulary) -> list[str]:
     return [word.text for word in group_words(tokens_of(ids, units), units).words]
 
 
-def test_words_of_every_kind_of_units() -> None:
+def test_words_of_every_kind_of_vocabulary() -> None:
     assert texts([3, 4, 4], WORDS) == ["one", "two", "two"]
     assert texts([3, 4, 6], BPE) == ["HELLO", "YOU"]
     assert texts([3, 4, 5, 8, 5, 5, 4], BPE) == ["HELLO", "R", "LO"]

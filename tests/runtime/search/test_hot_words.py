@@ -65,7 +65,7 @@ def final_score(scorers: ScorerSet, tokens: list[int]) -> float:
 
 
 @pytest.mark.parametrize("phrase", PHRASES["pieces"] + PHRASES["characters"])
-def test_the_boost_counts_the_fewest_units_that_spell_a_phrase(phrase: str) -> None:
+def test_the_boost_counts_the_fewest_tokens_that_spell_a_phrase(phrase: str) -> None:
     units = PIECES if phrase in PHRASES["pieces"] else CHARACTERS
     assert Spelling(units).spell(phrase).fewest_tokens == fewest_units(phrase, units)
 
@@ -150,7 +150,7 @@ def test_counting_catches_an_automaton_without_fallbacks(monkeypatch: pytest.Mon
     assert final_score(make_scorers(CHARACTERS, hot_words), tokens) == 0.0
 
 
-def test_unknown_units_match_nothing() -> None:
+def test_unknown_tokens_match_no_hot_word() -> None:
     scorers = make_scorers(WORDS, [HotWord("one two")])
     assert final_score(scorers, [3, UNKNOWN, 4]) == 0.0
     pieces = make_scorers(PIECES, [HotWord("a b")])

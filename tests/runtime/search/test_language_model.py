@@ -42,7 +42,7 @@ def test_backoff_worked_out_by_hand(tmp_path: Path, text: str) -> None:
     np.testing.assert_allclose(scores(load(tmp_path, ARPA), text.split()), BY_HAND[text], rtol=1e-6)
 
 
-def test_the_hand_catches_a_model_that_forgets_its_backoff_weights(tmp_path: Path) -> None:
+def test_hand_computed_values_catch_a_model_that_forgets_its_backoff_weights(tmp_path: Path) -> None:
     model = load(tmp_path, ARPA)
     model._backoffs[:] = 0
     assert not np.allclose(scores(model, "a b a b".split()), BY_HAND["a b a b"], rtol=1e-3)

@@ -72,6 +72,6 @@ def test_texts_of_consecutive_sequences_join(join: str) -> None:
         ([*RESERVED], "spaces", "unknown rule to join tokens 'spaces'; known: words, pieces"),
     ],
 )
-def test_wrong_units_are_refused(tokens: list[str], join: str, message: str) -> None:
+def test_wrong_vocabularies_are_refused(tokens: list[str], join: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Vocabulary(tokens, join)

@@ -182,7 +182,7 @@ def test_tokens_that_a_hot_word_may_raise_are_not_pruned() -> None:
 
 
 @pytest.mark.parametrize("kind", ["characters", "words"])
-def test_each_word_of_each_prefix_is_asked_for_once(kind: str) -> None:
+def test_the_language_model_scores_each_word_of_each_prefix_once(kind: str) -> None:
     """The toy's states are whole texts, so a repeated pair means that one prefix asked twice."""
     model = Bigrams()
     search = PrefixBeamSearch(10_000, scorers=make_scorers(VOCABULARIES[kind], (), model, 0.5))
@@ -284,7 +284,7 @@ def test_penalties_make_texts_longer_and_shorter() -> None:
         assert len(more[0].ids) > len(plain[0].ids)
 
 
-def test_nothing_to_add_costs_nothing() -> None:
+def test_a_search_without_scorers_skips_scoring() -> None:
     assert SegmentDecoder(UNSURE, DecodingOptions(PREFIX_BEAM))._search._is_scored is False
     assert SegmentDecoder(UNSURE, DecodingOptions(PREFIX_BEAM, length_penalty=1.0))._search._is_scored is True
 

@@ -166,7 +166,7 @@ def test_any_cut_of_the_frames_gives_the_same_hypotheses_bit_for_bit(seed: int, 
     assert cut.hypotheses(4) == whole.hypotheses(4)
 
 
-def test_the_split_law_catches_a_search_that_forgets_its_last_unit() -> None:
+def test_the_split_law_catches_a_search_that_forgets_its_last_token() -> None:
     class Forgetful(GreedySearch):
         def advance(self, scores: FrameScores) -> None:
             self._previous = 0
@@ -213,7 +213,7 @@ def test_a_token_that_began_before_the_search_is_not_emitted_again(
     assert search.hypotheses(1)[0].ids == ids
 
 
-def test_blank_counts_when_it_is_not_among_the_top_units() -> None:
+def test_blank_counts_when_it_is_not_among_the_top_tokens() -> None:
     log_probs = np.log(np.array([[0.5, 0.3]] * 3, dtype=np.float32))
     scores = FrameScores(log_probs, np.array([[1, 2]] * 3), np.log(np.full(3, 0.2, dtype=np.float32)))
     assert agrees_with_enumeration(scores)
@@ -234,7 +234,7 @@ def test_no_frames_give_one_empty_hypothesis() -> None:
         assert [hypothesis.ids for hypothesis in search.hypotheses(3)] == [()]
 
 
-def test_beam_must_hold_something() -> None:
+def test_a_beam_of_0_is_refused() -> None:
     with pytest.raises(ValueError, match="beam_size must be at least 1, found 0"):
         PrefixBeamSearch(0)
 
@@ -266,7 +266,7 @@ def test_pruned_tokens_count_as_impossible(seed: int, threshold: float, skip: fl
     assert all(math.isclose(found[ids], expected[ids], abs_tol=1e-9) for ids in expected)
 
 
-def test_a_skipped_frame_divides_two_tokens_of_one_unit() -> None:
+def test_a_token_before_and_after_a_skipped_frame_counts_twice() -> None:
     scores = sharp([1, 0, 1])
     search = PrefixBeamSearch(blank_skip_threshold=0.9)
     search.advance(scores)
@@ -287,7 +287,7 @@ def test_a_long_silence_changes_nothing_but_the_score() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 1000), penalty=st.floats(0, 10))
-def test_a_blank_penalty_is_one_of_the_logits(seed: int, penalty: float) -> None:
+def test_a_blank_penalty_is_subtracted_from_the_logit_of_blank(seed: int, penalty: float) -> None:
     scores = random_scores(seed, 6, 5)
     found = scores.with_blank_penalty(penalty)
     for frame in range(6):

@@ -90,7 +90,7 @@ def test_the_law_catches_a_stream_that_loses_samples(model: AcousticModel) -> No
 
 
 @pytest.mark.parametrize("length", [0, 1, FRAME - 1, FRAME, 8 * FRAME - TAIL, 8 * FRAME - TAIL + 1, 8 * FRAME, 5001])
-def test_frames_out_are_samples_in(recognizers: dict[str, Recognizer], length: int) -> None:
+def test_the_frames_cover_all_samples(recognizers: dict[str, Recognizer], length: int) -> None:
     finals = run(recognizers[PREFIX_BEAM].create_stream(), SAMPLES[:length], [length // 3])
     assert finals[-1].end_seconds == pytest.approx(-(-(length + TAIL) // FRAME) * 0.04)
 
@@ -142,7 +142,7 @@ def test_partial_results_and_segments(model: AcousticModel) -> None:
     assert [r.segment for r in stream.finals] == list(range(len(stream.finals)))
 
 
-def test_silence_leaves_nothing_behind(recognizers: dict[str, Recognizer]) -> None:
+def test_silent_segments_are_not_kept(recognizers: dict[str, Recognizer]) -> None:
     stream = recognizers[PREFIX_BEAM].create_stream()
     returned = stream.accept_waveform(np.concatenate([speak("ab"), np.zeros(400 * FRAME), speak("c")]))
     returned += stream.finish()

@@ -130,7 +130,7 @@ def test_hypotheses_without_tokens_are_rescored(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_no_end_of_the_audio_loses_the_last_word(reader: Path, mode: str) -> None:
+def test_the_last_word_is_kept_wherever_the_audio_ends(reader: Path, mode: str) -> None:
     recognizer = Recognizer(load_model(reader), DecodingOptions(mode=mode))
     samples = speak("abcd")
     begin = len(samples) - 6 * recognizer.model.meta.frame_samples  # the last letter: 3 frames, 3 of silence
@@ -164,7 +164,7 @@ def test_a_stream_outlives_the_positions(
     assert len(fresh) == len(closed) - 1 if ends else len(fresh) >= 3
 
 
-def test_nothing_starts_anew_within_speech(reader: Path) -> None:
+def test_the_encoder_does_not_restart_within_speech(reader: Path) -> None:
     """A segment that closes for its length, in the middle of a letter, does not reset the encoder."""
     options = DecodingOptions(mode=GREEDY, endpoint=EndpointRules(None, None, 0.4, 0.4, 0.0))
     stream = Recognizer(load_model(reader), options).create_stream(2, 4)
@@ -204,7 +204,7 @@ def test_no_chunk_meets_the_end_of_the_positions(reader: Path, chunk: int, seed:
 
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 10**6))
-def test_nothing_behind_the_end_of_a_row_is_read(folder: Path, seed: int) -> None:
+def test_samples_behind_the_end_of_a_row_are_not_read(folder: Path, seed: int) -> None:
     """Rows may end anywhere in a block of several chunks, also at the end of a chunk, at different or equal times."""
     rng, model, chunk, left = np.random.default_rng(seed), load_model(folder), 5, 2
     frame, ahead = model.meta.frame_samples, model.meta.lookahead_samples

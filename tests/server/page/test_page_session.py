@@ -189,7 +189,7 @@ def test_a_server_that_drops_each_session_is_given_up(page: Any) -> None:
 
 
 @pytest.mark.parametrize("brings", ["socket.final(1)", "advance(61000)"])
-def test_a_session_that_went_well_begins_the_time_anew(page: Any, brings: str) -> None:
+def test_a_session_that_made_progress_restores_the_time_to_reconnect(page: Any, brings: str) -> None:
     """It brought a final text, or lasted for a minute."""
     found = run(
         page,

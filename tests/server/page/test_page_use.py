@@ -192,7 +192,7 @@ def test_a_full_server_then_none_then_one_again(chromium: Any, fake_archive: Pat
             is_ready(first)
 
 
-def test_one_thing_at_a_time(open_page: OpenPage, recording: Path) -> None:
+def test_a_file_is_not_taken_during_a_recording(open_page: OpenPage, recording: Path) -> None:
     page = open_page()
     page.keyboard.press("Space")
     expect(page.locator("#status")).to_have_text("Listening")

@@ -40,7 +40,7 @@ def test_the_average_equals_its_definition() -> None:
     assert differences(dict(norm.state_dict()), before) == []
 
 
-def test_the_average_is_validated_and_saved_and_training_is_unmoved(recipe, corpus, tmp_path) -> None:
+def test_the_average_is_validated_and_saved_and_does_not_change_training(recipe, corpus, tmp_path) -> None:
     for name, decay in (("plain", 0.0), ("averaged", 0.9)):
         start(with_training(recipe, average_decay=decay), corpus, tmp_path / name).run()
     plain, averaged = (load_training_state(tmp_path / name) for name in ("plain", "averaged"))

@@ -54,7 +54,7 @@ def test_a_run_has_all_curves_and_texts_in_tensorboard(recipe: RecipeConfig, cor
     assert f"**{first['key']}** {first['txt']}" in text
 
 
-def test_the_gap_is_zero_where_the_running_statistics_are_the_batchs(
+def test_the_gap_is_zero_if_the_running_statistics_are_those_of_the_batch(
     recipe: RecipeConfig, corpus: Corpus, tmp_path: Path
 ) -> None:
     trainer = start(recipe, corpus, tmp_path / "run")
