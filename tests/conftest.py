@@ -103,7 +103,7 @@ def recorded_data() -> Path:
 
 
 def tiny_recipe(units: Path) -> RecipeConfig:
-    """8 kHz, ten words, chunks of 4 and 8 frames: small enough to train or export in a second."""
+    """Return a recipe for 8 kHz, ten words, chunks of 4 and 8 frames: its model trains or exports in a second."""
     model = ModelConfig(
         frontend=FrontendConfig(sample_rate=8000, num_mel_bins=40),
         encoder=EncoderConfig(

@@ -1,4 +1,4 @@
-"""For any kind of file at a path, every verb ends with a message that names the path, and without a traceback."""
+"""Given a path to any kind of file, every verb ends with a message that names the path, without a traceback."""
 
 import pytest
 from support.runtime.hostile_files import write_hostile_files

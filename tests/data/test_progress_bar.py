@@ -26,8 +26,8 @@ def test_a_bar_draws_often_on_a_terminal_and_rarely_in_a_log(monkeypatch):
     assert screen.count("epoch 3") > 3
 
 
-def test_lines_of_others_stand_between_those_of_a_log(monkeypatch):
-    """A bar without a known end is erased for another line; another bar leaves nothing behind at its end."""
+def test_other_lines_appear_between_the_lines_of_a_bar(monkeypatch):
+    """A bar without a known end makes room for another line; with `leave=False`, a bar leaves no line at its end."""
     written = io.StringIO()
     monkeypatch.setattr(sys, "stderr", written)
     with progress_bar(None, None, "epoch 0", "batch") as bar:

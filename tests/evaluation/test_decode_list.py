@@ -92,7 +92,7 @@ def test_a_list_without_any_readable_recording_is_refused(recordings):
         decode_list(make_model(), damaged, EvaluationOptions((GREEDY,), (Chunking(8, 2),)))
 
 
-# ---- what resumes
+# ---- resuming
 
 
 def test_progress_of_other_weights_is_not_used(trained, recordings, tmp_path):

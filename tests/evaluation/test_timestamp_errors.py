@@ -70,7 +70,7 @@ def test_export_measures_the_medians_over_all_chunk_sizes() -> None:
     speech = [speech_with_times("a b", 3, 4), speech_with_times("c d a", 3, 5), Speech("silence", speak("  "), "")]
     found = measure_emission_delay(make_model(), speech)
     assert found.emission_delay == pytest.approx((0.0, 2 * SECONDS), abs=1e-3), (
-        "one of three frames is emitted, the first"
+        "a word of three frames is emitted in its first frame"
     )
     assert found.before.words == 10 and found.spread_seconds == 0
     assert found.before.ends.bias == pytest.approx(-2 * SECONDS) and found.after.ends.mean < 1e-6

@@ -149,7 +149,7 @@ def test_the_file_equals_the_model_in_memory(file_in_float64: torch.jit.ScriptMo
     assert laws.difference(laws.valid(outs[0], lengths, 4160), laws.valid(outs[1], lengths, 4160)) <= laws.BOUND
 
 
-# --- what makes it fast, and where it runs
+# --- precomputed biases, devices
 
 
 def test_the_file_holds_the_position_biases_of_every_served_chunk_size(exported: Path, trained: TrainedModel) -> None:
@@ -173,7 +173,7 @@ def test_a_float32_file_runs_where_it_is_put(exported: Path) -> None:
 # --- no norm, no costly activation
 
 
-# --- what is not kept
+# --- files that are not kept
 
 
 SABOTAGE = {

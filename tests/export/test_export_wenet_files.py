@@ -119,7 +119,7 @@ def test_export_prints_the_command_and_the_notes(exports: dict[Chunking, Exporte
     assert unknown.remarks == ("the model was not trained for 8 frames and all frames before, only for 4/4, 8/2",)
 
 
-# --- what is refused
+# --- exports that are refused
 
 
 def with_frontend(trained: TrainedModel, **changes: float) -> TrainedModel:

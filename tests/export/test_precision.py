@@ -27,7 +27,7 @@ from wenet_fusion.model.streaming import StreamingModel
 from wenet_fusion.trained_model import TrainedModel, acoustic_model, fused_model, load_trained
 
 CLOSE = 1e-5  # between two ways to sum in float32
-# int8 may cost three of the words of its test. Training gives other weights on another processor.
+# int8 may get three more of the test's words wrong: training gives other weights on another processor.
 WER_INCREASE = 0.1
 # A float32 sum may round differently in another batch or block, and then to another step of the next scale.
 # Noise of 1e-6 in the spectrum, ten times the rounding of a sum, changed scores by at most 0.005.

@@ -22,7 +22,7 @@ TEXTS = ["words\tSTOP", "digits\tONE TWO", "foreign-es\tabre la puerta", "comman
 
 
 class Beeper:
-    """A synthesizer that speaks 0.2 s per letter, at 8 kHz; `fails_after` utterances it fails."""
+    """A synthesizer that speaks 0.2 s per letter, at 8 kHz. It fails after `fails_after` utterances."""
 
     def __init__(self, fails_after: int = 1000) -> None:
         self.calls: list[tuple[str, str]] = []
@@ -143,7 +143,7 @@ def test_errors_belong_to_the_utterance_where_they_are() -> None:
 
 
 class ShortWhisper(Whisper):
-    """Hears every utterance of a window but, in windows of more than 13 s, not the last one; mishears STOP always."""
+    """A fake Whisper: it misses the last utterance of windows of more than 13 s, and always mishears STOP."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         self._texts, self.seconds = iter(texts), list[float]()

@@ -81,7 +81,7 @@ def test_checkpoints_are_listed_by_step(tmp_path):
     assert list_checkpoints(tmp_path) == [tmp_path / checkpoint_name(step) for step in steps]
 
 
-# ---- what is no checkpoint
+# ---- files that are no checkpoints
 
 
 def foreign_files(folder):
@@ -171,7 +171,7 @@ def test_a_damaged_training_state_says_how_to_start_again(tmp_path):
         load_training_state(tmp_path)
 
 
-# ---- what does not fit
+# ---- contents that do not fit
 
 
 def test_weights_that_do_not_fit_are_named():

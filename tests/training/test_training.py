@@ -93,7 +93,7 @@ def test_the_stored_numbers_see_small_changes(tiny_units, corpus, tmp_path):
         assert found != [pytest.approx(losses, rel=1e-3) for losses in STORED]
 
 
-# ---- what is not finite
+# ---- losses and gradients that are not finite
 
 
 def poison(trainer, bad_forwards, how):

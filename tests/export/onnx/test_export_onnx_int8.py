@@ -42,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("float32")
 
 INT8 = ExportOptions("onnx", "int8")
 PRECISIONS = ("int8", "int8-dynamic")
-# int8 may cost two of the words of its test. Training gives other weights on another processor.
+# int8 may get two more of the test's words wrong: training gives other weights on another processor.
 WER_INCREASE = 0.1
 STEP_OF_INT8 = 0.02  # see test_precision.py
 Export = Callable[[str], Path]
@@ -167,7 +167,7 @@ def test_int8_is_for_fusionformers(tiny_units: Path, tmp_path: Path, change: dic
     assert list(tmp_path.iterdir()) == []
 
 
-# --- what its graphs compute
+# --- the graphs of int8
 
 EXPECTED = InputRange(scale=1 / 32, zero_point=128)
 

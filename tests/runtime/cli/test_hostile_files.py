@@ -1,4 +1,4 @@
-"""For any kind of file at a path, every command ends with one line that names the path, and without a traceback."""
+"""Given a path to any kind of file, every command ends with one line that names the path, without a traceback."""
 
 import os
 import sys

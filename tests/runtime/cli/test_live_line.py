@@ -83,7 +83,7 @@ def test_any_texts_at_any_width_are_drawn_and_erased_exactly(texts: list[tuple[s
 @settings(deadline=None, max_examples=60)
 @given(st.text("ab éｱ", max_size=70), st.text("漢字한", max_size=35), st.integers(2, 30))
 def test_rows_break_where_a_terminal_breaks(narrow: str, wide: str, columns: int) -> None:
-    """Then no text moves when a line is ended."""
+    """So no text moves when a line is ended."""
     for text, width in ((narrow, columns), (wide, columns + columns % 2)):
         drawn, ended = Terminal(width, 100), Terminal(width, 100)
         drawn.write("\r\n".join(rows((Piece(text),), width)))

@@ -82,7 +82,7 @@ def test_undecoded_audio_counts_and_the_end_is_due(schedule: Scheduler) -> None:
         push(schedule, job, 1)
 
 
-def test_a_resampler_may_have_more_than_it_seems(schedule: Scheduler) -> None:
+def test_a_block_that_is_almost_complete_is_taken_once_per_push(schedule: Scheduler) -> None:
     """Resampled audio comes in bursts, so a worker takes a job whose block is almost complete, once for each push."""
     job = add(schedule, 8)
     push(schedule, job, 2 * 4 * FRAME, rate=2 * SAMPLE_RATE)

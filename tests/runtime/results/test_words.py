@@ -72,7 +72,7 @@ def test_words_joined_are_the_text_and_closed_words_stay(units: Vocabulary, ids:
         assert words[before.closed].text.startswith(before.words[-1].text)
 
 
-# ---- what is committed
+# ---- committed words
 
 UNSURE = make_model(LoudnessModel(sharpness=6.0))
 PIECES = make_model(units=[*RESERVED, "\u2581a", "b", "\u2581", "\u4f60"], tokenizer={"kind": "bpe", "join": "pieces"})

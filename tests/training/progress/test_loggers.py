@@ -141,7 +141,7 @@ def test_a_missing_package_says_how_to_install_it(
         start(with_training(recipe, loggers=("tensorboard", name)), corpus, tmp_path / "run")
 
 
-# ---- what is not finite
+# ---- values that are not finite
 
 
 class Bad(nn.Module):
