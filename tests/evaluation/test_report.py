@@ -182,11 +182,12 @@ def test_empty_references():
         (ConditionErrors("beam", "full", scoring, None), ConditionErrors("x", "full", scoring, None)),
         (),
     )
-    assert "| beam | **1** |" in markdown(report) and "1 words inserted" in page(report)
+    assert "| beam | **1** |" in markdown(report) and "1 word inserted" in page(report)
     hourly = tuple(item._replace(insertions_per_hour=7.5) for item in report.conditions)
     report = Report("t", "a", Counting(), hourly, ())
-    assert "| beam | **1** (7.5 per hour) |" in markdown(report) and "1 words inserted, 7.5 per hour" in page(report)
-    assert "errors, no words" not in page(report) and "WER, %" not in markdown(report)
+    assert "| beam | **1** (7.5 per hour) |" in markdown(report) and "1 word inserted, 7.5 per hour" in page(report)
+    for text in (page(report), markdown(report)):
+        assert "WER" not in text and "Deletions" not in text and "0 words" not in text
 
 
 @given(st.lists(st.floats(0, 9.9), min_size=2, max_size=6))
@@ -251,6 +252,12 @@ def test_groups_have_the_error_rates_of_their_utterances(report, tmp_path):
     cell = table.rows[1][1]
     assert (cell.text, cell.note) == (percent(others.total.rate), interval_text(others.interval()))
     assert percent(3 / 41) == cell.text != table.rows[1][2].text
+    noise = score({"a": "", "b": "", "c": "one"}, {"a": "one", "b": "", "c": "one"})
+    groups = {"a": "noise", "b": "silence", "c": "speech"}
+    table = group_table([ConditionErrors("beam", "", noise, noise.interval())], groups)
+    assert table.header == ("error rate, %", "noise (0 words)", "silence (0 words)", "speech (1 word)")
+    assert [cell.text for cell in table.rows[0]] == ["beam", "1 word inserted", "0 words inserted", "0.00"]
+    assert "has no rate" in table.explanation and "has no rate" not in characters.explanation
     (tmp_path / "utt2group").write_text("u3 others\nu1 some\nu2\n")
     with pytest.raises(
         ValueError, match="utt2group: 2 of 4 utterances have no group, such as u2; add lines 'key group'"

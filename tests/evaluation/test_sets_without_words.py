@@ -37,3 +37,4 @@ def test_inserted_words_are_counted_per_hour(tone_run, wordless, tmp_path, capsy
     assert f"Overall -> - % N=0 C=0 S=0 D=0 I={written['rows'][0]['insertions']}" in overall
     assert " h without speech to recognise: " in overall and "inf" not in overall and "nan" not in overall
     assert " per hour" in (tmp_path / "r" / "report.html").read_text()
+    assert (tmp_path / "r" / "report.md").read_text().startswith(f"# Insertions of {tone_run.checkpoint.name}\n")

@@ -8,10 +8,10 @@ from wenet_fusion_runtime.files import list_problems
 
 from wenet_fusion.cli.arguments import Verb, add_counting, counting
 from wenet_fusion.data.lists.kaldi import read_table
-from wenet_fusion.evaluation.report.content import ConditionErrors, Fact, Report
+from wenet_fusion.evaluation.report.content import ConditionErrors, Fact, Report, report_title
 from wenet_fusion.evaluation.report.write import check_report_path, write_report
 from wenet_fusion.scoring.error_rate import Scoring, score
-from wenet_fusion.scoring.transcripts import Counting
+from wenet_fusion.scoring.transcripts import Counting, counted
 
 
 def add(verb: Verb) -> None:
@@ -36,16 +36,16 @@ def score_command(args: argparse.Namespace) -> int:
     """Run the verb and return the exit status: 1 if a key is only in one of the files."""
     if args.report is not None:
         check_report_path(args.report)
-    counted = counting(args)
+    how = counting(args)
     references = read_table(args.reference)
     if not references:
         raise ValueError(f"{args.reference}: holds no transcript; give lines of a key and its words, as Kaldi's text")
-    result = score(references, read_table(args.hypothesis), counted)
-    print(result.report(args.brief, counted.noun), end="")
+    result = score(references, read_table(args.hypothesis), how)
+    print(result.report(args.brief, how.noun), end="")
     problems = [f"{args.hypothesis} has no {key}, which counts as deleted" for key in result.missing]
     problems += [f"{args.reference} has no {key}, which is not counted" for key in result.extra]
     if args.report is not None:
-        write_report(_score_report(args, result, counted, problems), args.report)
+        write_report(_score_report(args, result, how, problems), args.report)
     if problems:
         print(
             f"{len(result.missing) + len(result.extra)} keys are not in both files:\n{list_problems(problems)}",
@@ -54,15 +54,16 @@ def score_command(args: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _score_report(args: argparse.Namespace, result: Scoring, counted: Counting, problems: list[str]) -> Report:
-    about = f"{len(result.utterances):,} utterances, {result.total.reference:,} {counted.noun}"
+def _score_report(args: argparse.Namespace, result: Scoring, how: Counting, problems: list[str]) -> Report:
+    about = f"{len(result.utterances):,} utterances, {counted(result.total.reference, how.noun)}"
     facts = tuple(
         Fact(name, str(value))
         for name, value in (
             ("reference", args.reference),
             ("hypothesis", args.hypothesis),
-            ("counted", counted.description),
+            ("counted", how.description),
         )
     )
     condition = ConditionErrors(args.hypothesis.name, "", result, result.interval())
-    return Report(f"{counted.rate_name} of {args.hypothesis}", about, counted, (condition,), facts, tuple(problems))
+    title = report_title(how, result.total, str(args.hypothesis))
+    return Report(title, about, how, (condition,), facts, tuple(problems))

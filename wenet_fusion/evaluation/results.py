@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 from wenet_fusion_runtime.files import parse_json, read_lines, write_text
 
 from wenet_fusion.evaluation.options import PLAIN
-from wenet_fusion.evaluation.report.content import ConditionErrors, Fact, Report, Table
+from wenet_fusion.evaluation.report.content import ConditionErrors, Fact, Report, Table, report_title
 from wenet_fusion.evaluation.report.write import write_report
 from wenet_fusion.scoring.emission_delays import DelayPercentiles
 from wenet_fusion.scoring.error_rate import Interval, Scoring, score
-from wenet_fusion.scoring.transcripts import Counting
+from wenet_fusion.scoring.transcripts import Counting, counted
 
 _RESULTS, _UTTERANCES = "results.json", "utterances.jsonl"
 
@@ -253,14 +253,14 @@ def write_reports(
         result_dir: folder to write to.
         tables: further tables to show, such as measurements of streaming.
     """
-    words = conditions[0].scoring.total.reference
+    total = conditions[0].scoring.total
     minutes = evaluation.audio_seconds / 60
     length = f"{minutes:.1f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
     about = (
         f"{evaluation.checkpoint} on {evaluation.data}: {len(evaluation.references):,} utterances, {length},"
-        f" {words:,} {evaluation.counting.noun}"
+        f" {counted(total.reference, evaluation.counting.noun)}"
     )
-    title = f"{evaluation.counting.rate_name} of {Path(evaluation.checkpoint).name}"
+    title = report_title(evaluation.counting, total, Path(evaluation.checkpoint).name)
     facts, skipped = tuple(evaluation.facts), tuple(evaluation.skipped)
     report = Report(title, about, evaluation.counting, condition_errors(conditions), facts, skipped, tables)
     paths = [result_dir / "report.html", result_dir / "report.md"]

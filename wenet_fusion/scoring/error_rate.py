@@ -11,7 +11,7 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 from wenet_fusion_runtime.results.display_width import display_width
 
-from wenet_fusion.scoring.transcripts import Counting
+from wenet_fusion.scoring.transcripts import Counting, counted
 
 LEVEL = 0.95  # confidence level of intervals
 _RESAMPLES = 1000
@@ -199,12 +199,13 @@ class Scoring(NamedTuple):
         >>> print(score({"noise": ""}, {"noise": "one two"}).insertions_text(seconds=900))
         2 words in 0.25 h without speech to recognise: 8.0 per hour, in 1 of 1 utterances
         """
+        inserted = counted(self.total.insertions, noun)
         where = f"in {self.utterances_wrong:,} of {len(self.utterances):,} utterances"
         rate = None if seconds is None else self.insertions_per_hour(seconds)
         if seconds is None or rate is None:
-            return f"{self.total.insertions:,} {noun} without speech to recognise, {where}"
+            return f"{inserted} without speech to recognise, {where}"
         hours = f"{seconds / 3600:.3g} h without speech to recognise"
-        return f"{self.total.insertions:,} {noun} in {hours}: {rate:.1f} per hour, {where}"
+        return f"{inserted} in {hours}: {rate:.1f} per hour, {where}"
 
     def report(self, brief: bool = False, noun: str = "words", seconds: float | None = None) -> str:
         """Return a report in the format of WeNet's compute-wer: totals and, unless `brief`, aligned utterances.

@@ -13,6 +13,7 @@ from wenet_fusion_runtime.results.vocabulary import is_unspaced
 Unit = Literal["word", "char", "mixed"]
 UNITS: tuple[Unit, ...] = get_args(Unit)
 
+_SINGULAR = {"words": "word", "characters": "character", "words and characters": "word or character"}
 _INNER_APOSTROPHE = re.compile(r"(?<=\w)['\u2019](?=\w)")
 
 
@@ -63,6 +64,15 @@ class Counting:
             text = "".join(f" {character} " if is_unspaced(character) else character for character in text)
         words = text.split()
         return list("".join(words)) if self.unit == "char" else words
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its unit, which is a `Counting.noun`.
+
+    >>> counted(1, "words"), counted(1597, "words")
+    ('1 word', '1,597 words')
+    """
+    return f"{number:,} {_SINGULAR[noun] if number == 1 else noun}"
 
 
 def _without_punctuation(text: str) -> str:

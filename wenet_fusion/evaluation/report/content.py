@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from wenet_fusion.scoring.error_rate import (
     ScoredUtterance,
     Scoring,
 )
-from wenet_fusion.scoring.transcripts import Counting
+from wenet_fusion.scoring.transcripts import Counting, counted
 
 WORST = 10  # number of utterances to show for each condition
 COMMONEST = 8  # number of frequent errors to show for each condition
@@ -87,15 +86,25 @@ class Report:
 
 
 def percent(fraction: float) -> str:
-    """Return a rate in percent with two decimals; an infinite rate means errors without reference words."""
-    return "errors, no words" if math.isinf(fraction) else f"{100 * fraction:.2f}"
+    """Return a rate in percent with two decimals."""
+    return f"{100 * fraction:.2f}"
+
+
+def report_title(counting: Counting, total: ErrorCounts, name: str) -> str:
+    """Return the title of a report about `name`: the kind of error rate, or "Insertions" without reference words."""
+    return f"{counting.rate_name if total.reference else 'Insertions'} of {name}"
 
 
 def rate_text(condition: ConditionErrors, noun: str) -> str:
     """Return the error rate in percent; without reference words, the insertions and, if known, their rate."""
     if condition.scoring.total.reference:
         return f"{percent(condition.scoring.total.rate)} %"
-    return ", ".join(filter(None, (f"{condition.scoring.total.insertions:,} {noun} inserted", _per_hour(condition))))
+    return ", ".join(filter(None, (insertions_text(condition.scoring.total, noun), _per_hour(condition))))
+
+
+def insertions_text(total: ErrorCounts, noun: str) -> str:
+    """Return the number of insertions as text, such as "1 word inserted"."""
+    return f"{counted(total.insertions, noun)} inserted"
 
 
 def _per_hour(condition: ConditionErrors) -> str:
@@ -108,7 +117,7 @@ def interval_text(interval: Interval | None) -> str:
 
 
 def rate_table(report: Report) -> Table:
-    """Return the error rates: a row for each search, a column for each chunking."""
+    """Return the error rates, or without reference words the insertions: a row per search, a column per chunking."""
     conditions = {(condition.search, condition.chunking): condition for condition in report.conditions}
     chunkings = list(dict.fromkeys(condition.chunking for condition in report.conditions))
     words = report.conditions[0].scoring.total.reference
@@ -127,7 +136,8 @@ def rate_table(report: Report) -> Table:
                 cells.append(Cell(f"{condition.scoring.total.insertions:,}", _per_hour(condition), best))
         rows.append(tuple(cells))
     noun = report.counting.noun
-    first = f"{report.counting.rate_name}, % of {words:,} {noun}" if words else f"{noun} inserted; no reference {noun}"
+    rate = f"{report.counting.rate_name}, % of {counted(words, noun)}"
+    first = rate if words else f"{noun} inserted; no reference {noun}"
     header = (first, *(label or "errors" for label in chunkings))
     if not words:
         return Table("Insertions", header, tuple(rows), "The references are empty, so there is no error rate.")
@@ -135,6 +145,12 @@ def rate_table(report: Report) -> Table:
         f"Each rate has its {100 * LEVEL:.0f} % confidence interval, by bootstrap over utterances. The lowest is bold."
     )
     return Table("Error rates", header, tuple(rows), explanation)
+
+
+def detail_tables(report: Report) -> list[Table]:
+    """Return the tables after the error rates: kinds of errors, deletions if there are reference words, and others."""
+    deletions = [deletion_table(report)] if report.conditions[0].scoring.total.reference else []
+    return [count_table(report), *deletions, *report.tables]
 
 
 def count_table(report: Report) -> Table:
@@ -162,7 +178,7 @@ def count_table(report: Report) -> Table:
     if timed:
         header.append("real-time factor")
         explanation = (
-            "Real-time factor: seconds of computation per second of audio, encoder and search, utterances in batches."
+            "Real-time factor: computing time of encoder and search divided by the duration of the audio, in batches."
         )
     if delayed:
         header.append("emission delay, ms")

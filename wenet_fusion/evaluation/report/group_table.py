@@ -6,8 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from wenet_fusion.data.lists.kaldi import read_table
-from wenet_fusion.evaluation.report.content import Cell, ConditionErrors, Table, interval_text, percent
+from wenet_fusion.evaluation.report.content import (
+    Cell,
+    ConditionErrors,
+    Table,
+    insertions_text,
+    interval_text,
+    percent,
+)
 from wenet_fusion.scoring.error_rate import LEVEL, Scoring
+from wenet_fusion.scoring.transcripts import counted
 
 
 def read_groups(path: Path, keys: Sequence[str]) -> dict[str, str]:
@@ -30,7 +38,7 @@ def read_groups(path: Path, keys: Sequence[str]) -> dict[str, str]:
 
 
 def group_table(conditions: Sequence[ConditionErrors], groups: Mapping[str, str], noun: str = "words") -> Table:
-    """Return the error rates of each group: a row for each condition, a column for each group.
+    """Return the error rates of groups (insertions of groups without words): a row per condition, a column per group.
 
     Args:
         conditions: conditions of an evaluation.
@@ -42,12 +50,19 @@ def group_table(conditions: Sequence[ConditionErrors], groups: Mapping[str, str]
     rows = []
     for condition in conditions:
         parts = [_part(condition.scoring, groups, name) for name in names]
-        cells = (Cell(percent(part.total.rate), interval_text(part.interval())) for part in parts)
-        rows.append((Cell(condition.name), *cells))
+        rows.append((Cell(condition.name), *(_cell(part, noun) for part in parts)))
     sizes = [_part(conditions[0].scoring, groups, name).total.reference for name in names]
-    header = ("error rate, %", *(f"{name} ({size:,} {noun})" for name, size in zip(names, sizes)))
+    header = ("error rate, %", *(f"{name} ({counted(size, noun)})" for name, size in zip(names, sizes)))
     explanation = f"Each rate has its {100 * LEVEL:.0f} % confidence interval, by bootstrap over utterances."
+    if 0 in sizes:
+        explanation += " A group whose references are all empty has no rate; its insertions are counted."
     return Table("Error rates by group", header, tuple(rows), explanation)
+
+
+def _cell(part: Scoring, noun: str) -> Cell:
+    if part.total.reference:
+        return Cell(percent(part.total.rate), interval_text(part.interval()))
+    return Cell(insertions_text(part.total, noun))
 
 
 def _part(scoring: Scoring, groups: Mapping[str, str], name: str) -> Scoring:

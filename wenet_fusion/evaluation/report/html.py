@@ -11,8 +11,7 @@ from wenet_fusion.evaluation.report.content import (
     ConditionErrors,
     Gap,
     Report,
-    count_table,
-    deletion_table,
+    detail_tables,
     error_kind,
     error_text,
     interval_text,
@@ -21,6 +20,7 @@ from wenet_fusion.evaluation.report.content import (
     rate_text,
     worst_utterances,
 )
+from wenet_fusion.scoring.transcripts import counted
 
 # Possible ticks of the scale, as fractions: 0.001 %, 0.002 %, 0.005 % and so on, to 1000 %.
 _SCALE = [step * 10.0**power for power in range(-5, 2) for step in (1, 2, 5)][:-2]
@@ -59,10 +59,10 @@ def page(report: Report) -> str:
     environment.globals.update(
         percent=percent, rate_text=rate_text, interval_text=interval_text, error_kind=error_kind, error_text=error_text,
         worst_utterances=worst_utterances, is_gap=lambda piece: isinstance(piece, Gap), commonest=COMMONEST,
+        counted=counted,
     )  # fmt: skip
-    tables = [count_table(report), deletion_table(report), *report.tables]
     return environment.get_template("page.html").render(
-        report=report, rates=rate_table(report), tables=tables, chart=rate_chart(report.conditions)
+        report=report, rates=rate_table(report), tables=detail_tables(report), chart=rate_chart(report.conditions)
     )
 
 

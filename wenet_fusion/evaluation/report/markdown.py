@@ -12,8 +12,7 @@ from wenet_fusion.evaluation.report.content import (
     Report,
     ShownUtterance,
     Table,
-    count_table,
-    deletion_table,
+    detail_tables,
     error_kind,
     error_text,
     rate_table,
@@ -27,7 +26,7 @@ _LINE_WIDTH = 100  # width of lines of aligned words, in columns
 def markdown(report: Report) -> str:
     """Return a report as Markdown, with the worst utterances of the best condition."""
     lines = [f"# {report.title}", "", report.about, ""]
-    for table in (rate_table(report), count_table(report), deletion_table(report), *report.tables):
+    for table in (rate_table(report), *detail_tables(report)):
         lines += [f"## {table.title}", "", *table_lines(table), ""]
     best = report.best
     lines += [f"## Worst utterances of {best.name}" if len(report.conditions) > 1 else "## Worst utterances", ""]
