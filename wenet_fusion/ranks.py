@@ -12,13 +12,13 @@ import torch.distributed as dist
 
 T = TypeVar("T")
 
-# gloo raises plain RuntimeErrors
+# gloo raises plain RuntimeErrors: words of the message tell whether a connection has failed.
 _CONNECTION = re.compile("gloo|connection (closed|reset)|broken pipe|TCPStore|timed out", re.IGNORECASE)
 PATIENCE_SECONDS = 1800.0  # timeout of a rank that waits for another one
 
 
 class Ranks(NamedTuple):
-    """The number of this process, and the number of processes. All ranks must call `first` and `all` in the same order.
+    """The rank of this process, and the number of processes. All ranks must call `first` and `all` in the same order.
 
     >>> Ranks(rank=1, world=2).share(["a", "b", "c", "d"])
     ['b', 'd']

@@ -66,7 +66,7 @@ def load_trained(path: Path) -> TrainedModel:
 
 
 def restore(checkpoint: ModelCheckpoint, path: Path) -> TrainedModel:
-    """Rebuild a model from a checkpoint in memory; `path` says where it came from. See `load_trained`."""
+    """Rebuild a model from a checkpoint in memory; `path` is the file that it came from. See `load_trained`."""
     config = config_from_yaml(RecipeConfig, checkpoint.config_yaml, f"configuration inside {path}")
     tokenizer = restore_tokenizer(config.tokenizer, checkpoint.units, checkpoint.bpe_model, str(path))
     model = AsrModel(config.model, len(tokenizer.vocabulary))
@@ -195,7 +195,7 @@ def acoustic_model(trained: TrainedModel, device: str = "cpu") -> AcousticModel:
 
 
 class FileForm(NamedTuple):
-    """The program that an exported file holds, and what runs it."""
+    """Kind and precision of an exported file, and the engine that runs it."""
 
     kind: str = TORCHSCRIPT
     precision: str = "float32"
@@ -208,12 +208,12 @@ def meta_record(
     form: FileForm = FileForm(),
     emission_delay: EmissionDelay | None = None,
 ) -> dict[str, Any]:
-    """Return the contents of meta.json: everything that a program needs to use the file, and the file's origin.
+    """Return the contents of meta.json: how to run the file, and where it came from.
 
     Args:
         trained: the model.
         verification: results of comparing the file with the checkpoint.
-        form: the program that the file holds, and what runs it.
+        form: kind and precision of the file, and the engine that runs it.
         emission_delay: CTC emission delay; None: not measured, so timestamps are emission times.
     """
     model, tokenizer = trained.config.model, trained.tokenizer

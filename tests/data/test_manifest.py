@@ -233,7 +233,7 @@ def test_damaged_shards_are_named(folder):
     with pytest.raises(ValueError, match=r"data.list:1: .*shard.tar: damaged, .* after k\.1\.wav"):
         read_manifest(path, "shard")
     tar.write_bytes(b"junk" * 300)
-    with pytest.raises(ValueError, match="shard.tar: damaged, or no uncompressed tar, after the beginning"):
+    with pytest.raises(ValueError, match="shard.tar: damaged after the beginning, or not an uncompressed tar"):
         read_manifest(path, "shard")
     with tarfile.open(tar, "w") as file:
         add(file, "a.txt", b"one")

@@ -205,7 +205,7 @@ def test_hot_words_and_a_language_model_from_the_command_line(tone_run, data_lis
     assert texts["language model"].count("three") < texts[PLAIN].count("three")
     facts = json.loads((tmp_path / "r/results.json").read_text())["facts"]
     assert (
-        facts["hot words"].endswith(f"1 hot words of {tmp_path / 'hot'}") and "lm_weight 9, " in facts["language model"]
+        facts["hot words"].endswith(f"1 hot word of {tmp_path / 'hot'}") and "lm_weight 9, " in facts["language model"]
     )
     assert sorted(path.name for path in (tmp_path / "r").iterdir() if path.is_dir()) == [
         "ctc_greedy_search.8-2", "ctc_prefix_beam_search.8-2", "ctc_prefix_beam_search.8-2.hot_words",

@@ -183,7 +183,7 @@ def test_lines_of_the_log_that_are_no_entries_stop_no_resume(tmp_path, capsys):
     log.step(3, 0, {"loss": 1.0})
     log.close()
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2, 3]
-    assert capsys.readouterr().err == f"{path}: 9 lines are not entries of a run and were dropped\n"
+    assert capsys.readouterr().err == f"{path}: dropped 9 invalid lines\n"
 
 
 # ---- two runs

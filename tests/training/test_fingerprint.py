@@ -138,14 +138,14 @@ def test_a_run_is_not_resumed_with_other_data(recipe, corpus, killed, tmp_path):
     other = corpus[0].with_name("other.list")
     for changed in (lines[1:], [*lines[1:], lines[0]]):
         other.write_text("".join(changed))
-        message = r"trained on other data \((1 utterance is missing|the order changed)\), .*give its own --train_data"
+        message = r"trained on other data \((1 utterance is missing|the order changed)\), .*give the --train_data"
         with pytest.raises(ValueError, match=message):
             start(recipe, (other, corpus[1]), killed)
     shutil.copytree(killed, tmp_path / "run")
     # states of an earlier version, which kept a digest, and of an even earlier one
     state = dataclasses.replace(load_training_state(killed), train_hashes=None, dev_hashes=None)
     save_training_state(state, tmp_path / "run")
-    with pytest.raises(ValueError, match=r"other data \(20 utterances, checksum \w+; now .*give its own --train_data"):
+    with pytest.raises(ValueError, match=r"other data \(20 utterances, checksum \w+; now .*give the --train_data"):
         start(recipe, (other, corpus[1]), tmp_path / "run")
     assert start(recipe, corpus, tmp_path / "run").step == 2
     save_training_state(dataclasses.replace(state, data_digest=""), tmp_path / "run")
@@ -158,7 +158,7 @@ def test_a_changed_transcript_is_reported(recipe, corpus, killed, tmp_path, caps
     key = lines[4]["key"]
     lines[4]["txt"] += " " + lines[4]["txt"].split()[0]
     other.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(ValueError, match=rf"trained on other data \(the transcript of {key} changed\), so its epochs"):
+    with pytest.raises(ValueError, match=rf"trained on other data \(the transcript of {key} changed\), so its run"):
         start(recipe, (other, corpus[1]), killed)
     shutil.copytree(killed, tmp_path / "run")
     assert start(recipe, (corpus[0], other), tmp_path / "run").step == 2, "the dev list changes no weight"

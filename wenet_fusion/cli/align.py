@@ -52,7 +52,7 @@ def add(verb: Verb) -> None:
 def align_command(args: argparse.Namespace) -> int:
     """Run the verb and return the exit status: 1 if an utterance could not be aligned."""
     if args.worst < 0:
-        raise ValueError(f"--worst {args.worst}: give a number of utterances")
+        raise ValueError(f"--worst {args.worst}: must be at least 0")
     options = AlignmentOptions(parse_chunking(args.chunking), _emission_delay(args.word_times))
     trained = load_trained(args.checkpoint)
     utterances, problems = scan_manifest(args.data)

@@ -80,7 +80,7 @@ def add_counting(p: argparse.ArgumentParser) -> None:
 
 
 def counting(args: argparse.Namespace) -> Counting:
-    """Return the settings that the options of `add_counting` give."""
+    """Return the counting settings, from parsed options of `add_counting`."""
     return Counting(args.unit, args.ignore_case, args.ignore_punctuation)
 
 

@@ -55,7 +55,7 @@ def average_command(args: argparse.Namespace) -> int:
 
 def _chosen(args: argparse.Namespace, placement: Placement) -> tuple[ModelCheckpoint, str]:
     """Return the average, or the last checkpoint if it is better on the dev data, and its description."""
-    is_first = placement.ranks.is_first  # only this rank prints
+    is_first = placement.ranks.is_first  # only the first rank prints
     paths = choose_checkpoints(args.model_dir, args.num, args.best)
     if is_first:
         print(f"averaging {', '.join(path.name for path in paths)}")

@@ -42,7 +42,8 @@ def variants_of(arguments: argparse.Namespace, vocabulary: Vocabulary) -> Reques
     defaults = DecodingOptions()
     plain = replace(with_model, language_model=None, lm_weight=defaults.lm_weight, word_bonus=defaults.word_bonus)
     variants = [Variant(PLAIN, plain)]
-    phrases = f"{len(hot_words)} hot words" + (f" of {arguments.hot_words}" if arguments.hot_words else "")
+    phrases = f"{len(hot_words)} hot word{'s' * (len(hot_words) != 1)}"
+    phrases += f" of {arguments.hot_words}" if arguments.hot_words else ""
     if hot_words:
         variants.append(Variant(_HOT_WORDS, replace(plain, hot_words=hot_words), phrases))
     if arguments.language_model is not None:

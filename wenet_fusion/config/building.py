@@ -29,7 +29,7 @@ def load_config(cls: type[T], path: str | Path, overrides: Iterable[str] = ()) -
     Args:
         cls: a frozen dataclass; see `field_types` for the types its fields may have.
         path: the YAML file.
-        overrides: "dotted.key=YAML value" each; they win over the file.
+        overrides: "dotted.key=YAML value" each; they replace values of the file.
 
     Raises:
         ConfigError: with every problem found.

@@ -30,7 +30,7 @@ from wenet_fusion.text.tokenizer import Tokenizer
 _MAX_SHOWN, _SHOWN = 10, 3  # number of utterances in an error message, and in a note
 # Audio may exceed the longest stated duration of its batch by the larger of these; longer audio is skipped.
 _ROOM_SECONDS, _ROOM_SHARE = 0.5, 0.25
-# If a whole batch cannot be read, this number of the following utterances is tried before loading fails.
+# If no utterance of a batch can be read, up to this number of further utterances is tried before loading fails.
 _MAX_STAND_INS = 20
 _DECODING_THREADS = 4
 _LONG_LIST = 1000  # utterances; shorter lists are decoded without a progress bar

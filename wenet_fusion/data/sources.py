@@ -17,7 +17,7 @@ from wenet_fusion_runtime.files import printable
 
 # How far the end of a segment may lie after the end of its audio: lists round times, and codecs pad.
 SEGMENT_TOLERANCE = 0.1  # seconds
-_HEADER_THREADS = 8  # reading headers is mostly waiting
+_HEADER_THREADS = 8  # threads that read headers mostly wait for the disk
 
 
 class AudioSource(NamedTuple):

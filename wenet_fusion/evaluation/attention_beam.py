@@ -44,7 +44,7 @@ class AttentionBeamSearch:
 
     Args:
         decoder: the left-to-right decoder, in eval mode.
-        beam_size: number of open hypotheses to keep at each token.
+        beam_size: number of hypotheses to keep at each token.
         start_frame: index of the first frame, counted from the start of the stream.
 
     >>> from wenet_fusion.model.decoder import DecoderConfig
@@ -106,8 +106,8 @@ def attention_search(
 ) -> list[list[AttentionHypothesis]]:
     """Return the most probable token sequences of each utterance by the left-to-right decoder, best first.
 
-    The log-probability of a hypothesis falls with each token, so the search of an utterance ends when no open
-    hypothesis is better than the best closed one. A hypothesis has at most one token per frame of the utterance.
+    A hypothesis is open until the end of the sentence closes it. Each token lowers its log-probability, so the search
+    ends when no open hypothesis is better than the best closed one. A hypothesis has at most one token per frame.
 
     Args:
         decoder: the left-to-right decoder, in eval mode.
@@ -157,7 +157,7 @@ def _close(closed: list[list[AttentionHypothesis]], beams: _Beams, ended_SN: Ten
 
 
 def _grow(beams: _Beams, total_SNV: Tensor, beam_size: int) -> _Beams:
-    """Return the best continuations by one token. All beams have the same width, as each began with one hypothesis."""
+    """Return the best continuations by one token. All beams have the same width: each began with one hypothesis."""
     searched, rows, tokens = total_SNV.shape
     scores_SN, flat_SN = total_SNV.flatten(1).topk(min(beam_size, rows * (tokens - 2)))
     row_SN, token_SN = flat_SN.div(tokens, rounding_mode="floor"), flat_SN % tokens

@@ -233,7 +233,7 @@ def _describe_texts(table: UtteranceTable, known: np.ndarray, unknown: Counter[s
 def _describe_longest(table: UtteranceTable, max_batch_seconds: float) -> str:
     longest = int(table.seconds.argmax())
     alone = int((table.seconds > max_batch_seconds).sum())
-    over = f"; {alone} utterances are longer than training.max_batch_seconds and fill a batch each" if alone else ""
+    over = f"; {alone} longer than training.max_batch_seconds, each in a batch of its own" if alone else ""
     return f"the longest utterance has {table.seconds[longest]:.2f} s ({_place(table[longest])}){over}"
 
 

@@ -11,9 +11,10 @@ from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.model.operators import COSTLY_ACTIVATIONS, NORM_OPERATORS, matching
 from wenet_fusion.trained_model import latency
 
-# An input frame influences an output if a change of the frame changes the output by more than rounding does.
+# An input frame influences an output if changing the frame changes the output by more than this share of the largest
+# value; rounding changes it by less.
 RELATIVE_THRESHOLD = 1e-5
-GROUP_ATTENTION = 1 << 22  # number of attention weights of a batch, per head and layer
+GROUP_ATTENTION = 1 << 22  # most attention weights in a batch, per head and layer
 
 
 @dataclass(frozen=True)

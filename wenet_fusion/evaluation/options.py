@@ -46,9 +46,8 @@ class EvaluationOptions:
 
     modes: tuple[str, ...] = ALL_MODES
     chunkings: tuple[Chunking, ...] = ()
-    variants: tuple[Variant, ...] = (
-        Variant(PLAIN, DecodingOptions()),
-    )  # attention search uses the first one's beam size
+    # Attention search uses the beam size of the first variant.
+    variants: tuple[Variant, ...] = (Variant(PLAIN, DecodingOptions()),)
     counting: Counting = Counting()
     max_batch_seconds: float = 100.0
     ctm: Path | None = None  # CTM file with word times of the references, to measure emission delays

@@ -152,7 +152,7 @@ def _decode_all(
                 mine.append(decoder.decode(number, plan[number]))
                 progress.keep(ranks.rank, mine[-1])
                 bar.update(len(plan[number]))
-    except (ValueError, OSError) as error:  # the other ranks must not wait
+    except (ValueError, OSError) as error:  # raised below, after the other ranks know of it
         problem = error
     shares = ranks.all((mine, None if problem is None else str(problem)))
     if problem is not None:
@@ -186,6 +186,7 @@ def _conditions(
 def _facts(options: EvaluationOptions, model: AcousticModel, ranks: Ranks) -> list[Fact]:
     """Return the settings, the commit, the machine and the software, for results.json and the report."""
     processes = "1 process" if ranks.world == 1 else f"{ranks.world} processes"
+    threads = torch.get_num_threads()
     facts = [Fact(variant.name, _described(variant, model.meta)) for variant in options.variants]
     return [
         *facts,
@@ -194,7 +195,8 @@ def _facts(options: EvaluationOptions, model: AcousticModel, ranks: Ranks) -> li
         Fact("commit", commit(_SOURCES)),
         Fact(
             "machine",
-            f"{processor()}; {processes} of {torch.get_num_threads()} threads; batches of up to {MAX_ROWS} utterances",
+            f"{processor()}; {processes} of {threads} thread{'s' * (threads != 1)}; batches of up to {MAX_ROWS} "
+            "utterances",
         ),
         Fact("software", f"wenet_fusion {__version__}, {software()}"),
     ]

@@ -30,8 +30,8 @@ def export_model(
     options: ExportOptions = ExportOptions(),
     speech: Sequence[Speech] = (),
 ) -> Exported:
-    """Export a trained model, and keep the files only if verification passes: float files equal the checkpoint, and
-    int8 files add few errors.
+    """Export a trained model, and keep the files only if verification passes: float files must equal the checkpoint,
+    and int8 files may add few errors.
 
     The files are written beside the destination, loaded again and run as their runtime runs them, on generated audio
     and on `speech`. Files that contain the results of verification are then written and verified again. At the end, the

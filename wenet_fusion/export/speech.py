@@ -77,7 +77,7 @@ def check_limit(limit: float) -> None:
         raise ValueError(f"--max_wer_increase {100 * limit:g}: must lie between 0 and 100 percentage points")
 
 
-# Highest error rate of a checkpoint at which an increase by int8 can still be judged.
+# Above this error rate of the checkpoint, an increase of the rate says little about int8.
 WORST_JUDGE = 0.5
 
 

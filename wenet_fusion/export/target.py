@@ -30,7 +30,7 @@ class ExportOptions:
         precision: a precision that the target supports.
         chunking: chunking of the file, for targets with `one_chunking`; None: the model's largest chunk size.
         max_wer_increase: largest increase of the word error rate that int8 may cause, as a fraction.
-        measure_errors: with speech, measure the error rates of float files, too; those of int8 are always measured.
+        measure_errors: with speech, measure error rates also for float files; for int8 they are always measured.
 
     >>> ExportOptions("onnx", "int8").max_wer_increase
     0.005

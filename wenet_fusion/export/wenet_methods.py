@@ -170,7 +170,7 @@ class WenetModel(StreamingModel):
 
     @torch.jit.export
     def right_context(self) -> int:
-        """Return 3: WeNet's window, (chunk - 1) * 4 + right context + 1 feature frames, equals its shift, chunk * 4."""
+        """Return 3: WeNet's window, (chunk - 1) * 4 + 3 + 1 feature frames, then equals its shift, chunk * 4."""
         return self.context
 
     @torch.jit.export

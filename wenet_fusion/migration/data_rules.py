@@ -24,7 +24,7 @@ def _speed(value: Any, context: Context) -> Finding:
 
 
 def _masks(key: str, counts: bool) -> Rule:
-    """Return the rule for the number of masks (`counts`; 0 if spec_aug is false), or for their width."""
+    """Return the rule for the number of masks (if `counts`) or for their width; without spec_aug, the number is 0."""
 
     def rule(value: Any, context: Context) -> Finding:
         if context.file.get("dataset_conf.spec_aug", True) is not True:

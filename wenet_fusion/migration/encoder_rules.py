@@ -126,7 +126,7 @@ ENCODER = {
     "encoder_conf.feed_forward_dropout_rate": none(ONE_DROPOUT),
     "encoder_conf.input_dropout_rate": none(ONE_DROPOUT),
     "encoder_conf.input_layer": _input_layer,
-    "encoder_conf.normalize_before": always(True, "our norms always stand before the branches (or inside: fusion)"),
+    "encoder_conf.normalize_before": always(True, "our norms stand before the branches, or inside them (norm: fusion)"),
     "encoder_conf.cnn_module_kernel": _kernel,
     "encoder_conf.causal": _causal,
     "encoder_conf.use_cnn_module": always(True, "our layers always have a convolution branch"),

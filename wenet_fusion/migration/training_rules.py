@@ -52,7 +52,8 @@ def _max_epoch(value: Any, context: Context) -> Finding:
 
 def _save_interval(value: Any, context: Context) -> Finding:
     names = ("save_interval_steps", "validate_interval_steps")
-    return Finding("same", tuple((f"training.{name}", whole(value)) for name in names), "WeNet also validates then")
+    settings = tuple((f"training.{name}", whole(value)) for name in names)
+    return Finding("same", settings, "WeNet validates whenever it saves")
 
 
 def _optimizer(value: Any, context: Context) -> Finding:

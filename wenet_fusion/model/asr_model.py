@@ -39,7 +39,7 @@ class FrontendConfig:
 
     RENAMED_KEYS: ClassVar[dict[str, str]] = {"tail_frames": "right_padding_frames"}
 
-    sample_rate: int = 16000  # Hz; audio is resampled to it
+    sample_rate: int = 16000  # Hz; audio is resampled to this rate
     num_mel_bins: int = 80  # mel filters per feature frame
     window_ms: float = 25.0  # length of a feature window, ms
     hop_ms: float = 10.0  # shift between feature windows, ms

@@ -76,8 +76,8 @@ class Encoder(nn.Module):
 
         Args:
             batch: B.
-            cache_frames: C. Streaming needs chunk size x left context, because the cache keeps this length. Training
-                and other single steps work with 0.
+            cache_frames: C, which stays the same in all steps. Streaming needs chunk size x left context; training
+                and other single steps need 0.
         """
         position = torch.zeros(batch, dtype=torch.int64, device=self.zero.device)
         # mypy takes every attribute of a module for a tensor.

@@ -8,7 +8,7 @@ from wenet_fusion.model.layers.attention import Positions
 from wenet_fusion.model.layers.convolution import ConvGate
 from wenet_fusion.model.layers.norm import NormKind
 
-# Initial gamma of each branch's last norm. Shallow encoders train fastest with 1, deep ones with 0 (identity layers).
+# Encoders up to this depth train fastest if the last norm of a branch starts with gamma 1, deeper ones with gamma 0.
 SHALLOW_LAYERS = 6
 
 
@@ -31,7 +31,7 @@ class EncoderConfig:
     feed_forward: int = 2048  # hidden width of the feed-forward branches
     conv_kernel: int = 8  # kernel size of the causal convolution in frames, the current one included
     subsampling_channels: int = 64  # channels of the convolutions that subsample features by 4
-    max_distance: int = 64  # largest distance, in frames, with its own position bias; longer ones share its bias
+    max_distance: int = 64  # largest distance, in frames, with its own position bias; longer distances share that bias
     dropout: float = 0.1  # dropout probability of every branch
     residual_gamma: Optional[float] = None  # initial scale of each branch's last norm; null: 1 up to 6 layers, else 0
     norm: NormKind = "fusion"  # placement of norms; fusion: a BatchNorm after every linear and convolution layer

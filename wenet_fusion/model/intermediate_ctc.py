@@ -36,6 +36,6 @@ def collecting_layers(encoder: Encoder, layers: Sequence[int]) -> Iterator[list[
 
 
 def unpacked(rows_ND: Tensor, encoded: EncoderOutput) -> Tensor:
-    """Return a collected output as (B, T, D), packed rows with zeros in the padding; `encoded` gives the lengths."""
+    """Return a collected output as (B, T, D), with zeros in the padding if it was packed; `encoded` has the lengths."""
     batch, frames = encoded.frames_BTD.size(0), encoded.frames_BTD.size(1)
     return unpack(rows_ND, valid_frames(encoded.lengths_B, frames) if rows_ND.dim() == 2 else None, batch, frames)

@@ -68,7 +68,7 @@ def keys_without_words(words: Mapping[str, Sequence[Word]], texts: Mapping[str, 
     with_words = [key for key, text in texts.items() if text.split()]
     missing = [key for key in with_words if key not in words]
     if missing and not words:
-        raise ValueError(f"{path}: holds no word")
+        raise ValueError(f"{path}: holds no word; give the CTM file of the same data")
     if missing and len(missing) == len(with_words):
         raise ValueError(
             f"{path}: belongs to other utterances: its first is {next(iter(words))}, and it has none of the "

@@ -92,7 +92,7 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a transcript after `normalize_text`; an empty transcript gives an empty list.
 
-        If the vocabulary lacks a token, other spellings are tried, for vocabularies that earlier versions wrote.
+        If the vocabulary lacks a token, other Unicode forms are tried: vocabularies of earlier versions may hold them.
 
         Raises:
             UnknownToken: the vocabulary lacks a token, or a special token that is neither removed nor spelled.

@@ -109,8 +109,8 @@ def test_keys_that_cannot_name_files_are_named_with_their_shard(recipe: RecipeCo
 @pytest.mark.parametrize(
     "how, message",
     [
-        ("truncated", r"shard_1.tar: damaged, or no tar, after its first 3 members"),
-        ("no tar", r"shard_1.tar: damaged, or no tar, at its beginning"),
+        ("truncated", r"shard_1.tar: damaged after its first 3 members, or not a tar"),
+        ("no tar", r"shard_1.tar: damaged at its beginning, or not a tar"),
         ("absent", r"http://\S+/absent.tar: the server answers 404"),
         ("busy", r"http://\S+/busy.tar: the server answers 503 .*in 4 tries"),
         ("cut", r"http://\S+/cut.tar: the connection ended \d+ bytes too early \(after \d members, in 4 tries"),
@@ -205,6 +205,6 @@ def test_a_missing_list_has_a_remedy(recipe: RecipeConfig, tmp_path: Path) -> No
         source(recipe, tmp_path / "gone.list")
     (tmp_path / "raw.list").write_text('{"key": "a", "wav": "a.wav", "txt": "one"}\n')
     with pytest.raises(
-        ValueError, match="raw.list:1: no audio_filepath, .* a list without tars has data.data_type=raw"
+        ValueError, match="raw.list:1: no audio_filepath, .* for a list without tars, set data.data_type=raw"
     ):
         source(recipe, tmp_path / "raw.list")

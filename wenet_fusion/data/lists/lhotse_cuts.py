@@ -104,7 +104,7 @@ def _problem(cut: Any) -> str:
 
 
 def _source(recording: Any) -> AudioSource | str:
-    """Return where a recording is, or why it cannot be read."""
+    """Return the source of a recording, or the reason why it cannot be read."""
     if len(recording.sources) != 1:
         return f"its recording has {len(recording.sources)} files; only one is read"
     kind, source = recording.sources[0].type, recording.sources[0].source

@@ -185,7 +185,7 @@ def _parse_raw(line: str, folder: Path) -> Utterance:
         segment = end - (start or 0.0)
         duration = duration if duration and abs(duration - segment) <= SEGMENT_TOLERANCE else segment
     is_stated = duration is not None and 0 < duration <= LONGEST_STATED_SECONDS
-    # A missing file with an absolute path and a duration fails only when it is loaded: 281,000 checks take long.
+    # Files with an absolute path and a duration are not looked for before they are loaded: 281,000 checks take long.
     is_trusted = is_stated and os.path.isabs(record["wav"])
     source = AudioSource(record["wav"] if is_trusted else str(find_file(record["wav"], folder, "audio file")))
     channel = record.get("channel")
@@ -233,7 +233,7 @@ def _index_shard(line: str, folder: Path) -> Listed:
                         problems[key] = f"{shard}: member {member.name} is empty"
                     sources[key] = AudioSource(str(tar_path), member.offset_data, member.size)
     except (tarfile.TarError, OSError) as error:  # the audio of the last key may be cut off or missing
-        problems[key] = f"{shard}: damaged, or no uncompressed tar, after {member_name} ({error})"
+        problems[key] = f"{shard}: damaged after {member_name}, or not an uncompressed tar ({error})"
     for key in texts.keys() | sources.keys():
         if problem := key_problem(key):
             problems[key] = f"{shard}: {problem}"

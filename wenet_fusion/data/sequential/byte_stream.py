@@ -23,7 +23,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _TIMEOUT_SECONDS = 60.0  # timeout of a server
 SILENCE_SECONDS = 600.0  # timeout of a command that writes nothing
 _PATIENCE_SECONDS = 5.0  # time for a command to end after its output is closed
-_SHOWN_ERROR = 300  # last characters of a command's standard error in a message
+_SHOWN_ERROR = 300  # number of characters to show from the end of a command's standard error
 _BLOCK = 1 << 20  # bytes
 _PIPE_CLOSED = (-signal.SIGPIPE, 128 + signal.SIGPIPE)  # exit status of a command whose output was closed
 # HTTP status codes after which another try may succeed.
@@ -137,7 +137,7 @@ def _remote_file(place: str, name: str) -> Any:
 
 @contextlib.contextmanager
 def _output_of(command: str, name: str) -> Iterator[ByteStream]:
-    """Run a command in a shell. A nonzero exit status is an error; in bash, also that of any command in a pipeline."""
+    """Run a command in a shell. A nonzero exit status is an error; in bash, that of any command of a pipeline."""
     bash = shutil.which("bash")
     shell = [bash, "-o", "pipefail", "-c"] if bash else ["sh", "-c"]
     with tempfile.TemporaryFile() as errors:

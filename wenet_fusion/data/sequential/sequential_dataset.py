@@ -33,7 +33,7 @@ from wenet_fusion.data.sources import Utterance, header_or_problem
 from wenet_fusion.ranks import Ranks
 from wenet_fusion.text.tokenizer import Tokenizer
 
-# Within an epoch, the skipped share is computed over at least this number of utterances; at the end, over those read.
+# Before the end of an epoch, the share of skipped utterances is relative to at least this number of utterances.
 _ENOUGH = 1000
 _SHOWN = 3  # number of utterances in a note
 

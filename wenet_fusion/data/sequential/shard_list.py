@@ -138,7 +138,7 @@ def _nemo_line(line: str) -> tuple[int, str, Excerpt]:
     record: Any = parse_json(line)
     missing = [name for name in ("audio_filepath", "text", "shard_id") if name not in record]
     if missing:
-        raise ValueError(f"no {', '.join(missing)} in {line[:80]}; a list without tars has data.data_type=raw")
+        raise ValueError(f"no {', '.join(missing)} in {line[:80]}; for a list without tars, set data.data_type=raw")
     stem = member_stem(record["audio_filepath"])
     start, duration = record.get("offset"), record.get("duration")
     end = None if start is None or duration is None else float(start) + float(duration)

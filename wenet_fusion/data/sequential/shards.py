@@ -77,7 +77,7 @@ class Excerpt(NamedTuple):
 
 
 class NemoShard(NamedTuple):
-    """A tar of NeMo, and the manifest's utterances in the tar, by the `member_stem` of their member."""
+    """A tar of NeMo, and its utterances in the manifest, by `member_stem`."""
 
     name: str  # place of the tar, see `open_bytes`
     excerpts: Mapping[str, Sequence[Excerpt]]

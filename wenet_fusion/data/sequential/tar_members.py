@@ -50,7 +50,7 @@ def read_members(place: str, retries: int) -> Iterator[Member]:
                 raise OSError(f"{error} ({after}); check the network and the place, then start again") from error
         except (tarfile.TarError, EOFError, zlib.error) as error:
             last = f"after its first {done} members" if done else "at its beginning"
-            raise ValueError(f"{place}: damaged, or no tar, {last} ({error})") from error
+            raise ValueError(f"{place}: damaged {last}, or not a tar ({error})") from error
         time.sleep(min(FIRST_PAUSE_SECONDS * 2**failures, _LONGEST_PAUSE_SECONDS))
         failures += 1
 

@@ -10,7 +10,7 @@ from wenet_fusion.model.ctc import BLANK
 from wenet_fusion.model.streaming import StepOutput, StreamingModel
 
 MAX_UTTERANCES = 100  # more utterances hardly change a scale
-LEVELS = (1.0, 4.0, 0.25)  # constant scales must also suit louder and softer speakers
+LEVELS = (1.0, 4.0, 0.25)  # gains: constant scales must also suit louder and softer speakers
 
 
 def calibration(speech: Sequence[np.ndarray], chunkings: Sequence[Chunking]) -> Callable[[StreamingModel], None]:

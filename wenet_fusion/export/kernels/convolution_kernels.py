@@ -123,8 +123,8 @@ class ProductSpectrum(nn.Module):
     """A `Spectrum` as a matrix product.
 
     torch may compute a convolution differently for one row than for several rows. Its sums then round differently, and
-    int8 layers after it may turn this into a difference of a whole quantisation step. A matrix product gives a row the
-    same result in every batch on more processors than a convolution does, but no library guarantees this.
+    int8 layers after it may turn this into a difference of a whole quantisation step. With a matrix product, a row has
+    the same result in every batch on more processors, but no library guarantees this.
 
     Args:
         source: the spectrum as a convolution.

@@ -73,7 +73,7 @@ def _sizes(model: StreamingModel, encoder: Any) -> dict[str, int]:
 
 
 def _parts(model: StreamingModel, encoder: Any) -> Iterator[Tensor | InputRange]:
-    """Yield the tensors and ranges of the model, each kind in the library's order."""
+    """Yield the tensors and input ranges of the model, both in the order in which the kernel library reads them."""
     yield from (model.fbank.spectrum.matrix.squeeze(1), model.fbank.mel_FK, model.cmvn.mean, model.cmvn.inverse_std)
     for norm in (encoder.subsampling.conv_1, encoder.subsampling.conv_2):
         yield from (norm.conv.weight, norm.conv.bias)

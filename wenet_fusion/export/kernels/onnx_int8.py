@@ -1,6 +1,6 @@
 """int8 for onnxruntime with constant scales, and attention as one operator.
 
-As in `static_int8`, which also finds the scales, a layer's result for a row does not depend on the block or the batch.
+`static_int8` finds the scales. As there, a layer's result for a row does not depend on the block or the batch.
 The graphs contain onnxruntime's own operators, so only onnxruntime runs them.
 
 Shapes: B rows, T queries, S keys, C cached frames, W frames of a convolution's context, D width, H heads, K inputs,
@@ -139,7 +139,7 @@ class _Depthwise(torch.autograd.Function):
 class StaticConvolution(nn.Module):
     """A fused `CausalConvolution` with ReLUs, in int8.
 
-    Its state holds the values before the first ReLU, which leaves the zeros of a fresh state unchanged.
+    Its state holds the values before the first ReLU instead of after it; in a fresh state, both are zeros.
 
     Args:
         source: the convolution, norms folded.
@@ -184,7 +184,7 @@ class StaticConvolution(nn.Module):
 
 
 class _MultiHead(torch.autograd.Function):
-    """Scaled dot-product attention of all heads; the scale is in the queries already."""
+    """Scaled dot-product attention of all heads; the queries are already scaled."""
 
     @staticmethod
     def forward(
@@ -203,7 +203,7 @@ class _MultiHead(torch.autograd.Function):
 
 
 def multi_head(query_BTD: Tensor, key_BSD: Tensor, value_BSD: Tensor, bias_BHTS: Tensor, heads: int) -> Tensor:
-    """Return the attention of all heads (B, T, D) as one operator; the scale is in the queries already."""
+    """Return the attention of all heads (B, T, D) as one operator; the queries are already scaled."""
     attended_BTD: Tensor = _MultiHead.apply(query_BTD, key_BSD, value_BSD, bias_BHTS, heads)
     return attended_BTD
 

@@ -194,7 +194,7 @@ def _write_rescore(model: StreamingModel, path: Path, domains: Sequence[str]) ->
 class OneChunkEncoder(nn.Module):
     """An encoder that takes one chunk of any size per call: all cached and new frames of the stream are visible.
 
-    One graph serves all chunk sizes, so position biases are looked up.
+    One graph serves all chunk sizes, so position biases are looked up, not precomputed.
 
     Args:
         encoder: a fused encoder.

@@ -28,8 +28,8 @@ class Fbank(nn.Module):
     Frame t covers the `window_samples` samples that end at `hop_samples * (t + 1)`. So n * hop samples give n frames
     without look-ahead. The samples before the first one count as zeros.
 
-    All of Kaldi's steps up to the spectrum are linear (DC removal, pre-emphasis, window, zero padding, DFT), so one
-    matrix does them, as a strided convolution. Squares, the mel matrix and a log follow; all export formats have these.
+    Kaldi's steps up to the spectrum (DC removal, pre-emphasis, window, zero padding, DFT) are linear: one matrix does
+    them, as a strided convolution. Squares, the mel matrix and a log follow. All export formats have these operators.
 
     Args:
         sample_rate: Hz.

@@ -95,7 +95,7 @@ class PositionScores(NamedTuple):
 class RelativePositions(nn.Module):
     """The scores of WeNet's Conformer: (query + u) · key + (query + v) · position, with learned u and v.
 
-    They are those of Dai et al. (arXiv 1901.02860) without the relative shift: a key's position is its absolute one.
+    As in Dai et al. (arXiv 1901.02860), but without the relative shift: `position` is the key's absolute position.
 
     Args:
         dim, heads: D and H.

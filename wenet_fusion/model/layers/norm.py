@@ -43,7 +43,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         super().__init__(num_features, momentum=MOMENTUM)
         nn.init.constant_(self.weight, gamma)
         self.planes = planes
-        self.frozen = False  # true: training uses the running statistics, as inference will
+        self.frozen = False  # true: training uses the running statistics, as inference does
         self.recomputing = False  # true: a second pass over the same rows, which leaves the running statistics alone
 
     def forward(self, rows: Tensor, scale: Optional[Tensor] = None) -> Tensor:

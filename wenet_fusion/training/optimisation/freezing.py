@@ -19,7 +19,7 @@ class FreezeConfig:
     ['steps: -2 is below -1; -1 freezes for the whole run, 0 not at all']
     """
 
-    steps: int = 0  # number of updates, from the first one, that freeze the part; -1: all; 0: none
+    steps: int = 0  # number of first updates in which the part is frozen; -1: all updates; 0: none
     layers: int = -1  # freeze the subsampling and this number of first encoder layers; -1: the whole encoder
 
     def problems(self) -> list[str]:

@@ -33,7 +33,7 @@ class RunLog:
         steps = [(_step_of(line), line) for line in [*lines, last] if line.strip()]
         bad = sum(found is None for found, line in steps if line is not last)
         if bad:
-            print(f"{path}: {bad} lines are not entries of a run and were dropped", file=sys.stderr)
+            print(f"{path}: dropped {bad} invalid line{'s' * (bad != 1)}", file=sys.stderr)
         with replacing(path) as temporary:
             temporary.write_bytes(
                 b"".join(line + b"\n" for found, line in steps if found is not None and found <= step)

@@ -1,6 +1,4 @@
-"""Average checkpoints, and re-estimate the BatchNorm statistics, because averaged statistics do not match averaged
-weights.
-"""
+"""Average checkpoints, and re-estimate their BatchNorm statistics: averaged statistics do not fit averaged weights."""
 
 from collections.abc import Iterable
 from pathlib import Path

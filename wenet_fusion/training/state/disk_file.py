@@ -1,4 +1,4 @@
-"""A file whose errors survive torch's writer."""
+"""A file that keeps the error of a failed write, which torch's writer would hide."""
 
 import io
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class DiskFile(io.FileIO):
-    """A file that keeps its first error for `raise_failure`, because torch's C++ writer would hide the cause.
+    """A file that keeps its first write error for `raise_failure`, because torch's C++ writer would hide the cause.
 
     >>> with DiskFile(Path("/dev/full")) as disk:
     ...     _ = disk.write(b"weights")

@@ -137,15 +137,15 @@ def check_same_run(state: TrainingState, fingerprint: RunFingerprint, model_dir:
     if state.units != fingerprint.units:
         raise ValueError(
             f"{model_dir} was trained with a vocabulary of {len(state.units)} tokens that differ from the "
-            f"{len(fingerprint.units)} of this run; choose another --model_dir or use its own vocabulary"
+            f"{len(fingerprint.units)} of this run; choose another --model_dir, or use the vocabulary of {model_dir}"
         )
     old, new, defaults = state.config_yaml, fingerprint.config_yaml, fingerprint.defaults_yaml
     changed = changed_settings(old, new, state.step, defaults)
     if changed:
         then, now = (_shown(changed, weight_settings(text, defaults)) for text in (old, new))
         raise ValueError(
-            f"{model_dir} was trained with another configuration (then: {then}; now: {now}); "
-            f"choose another --model_dir or restore it{_MAX_STEPS_HINT if _MAX_STEPS in changed else ''}"
+            f"{model_dir} was trained with another configuration (then: {then}; now: {now}); choose another "
+            f"--model_dir, or restore its configuration{_MAX_STEPS_HINT if _MAX_STEPS in changed else ''}"
         )
     check_same_origin(state.origin, fingerprint.origin, model_dir)
     changes = ""
@@ -155,8 +155,8 @@ def check_same_run(state: TrainingState, fingerprint: RunFingerprint, model_dir:
         changes = f"{state.data_digest}; now {fingerprint.data_digest}"
     if changes:
         raise ValueError(
-            f"{model_dir} was trained on other data ({changes}), so its "
-            "epochs cannot go on; choose another --model_dir or give its own --train_data, with all utterances usable"
+            f"{model_dir} was trained on other data ({changes}), so its run cannot resume; choose another --model_dir, "
+            "or give the --train_data of that run, with all utterances usable"
             f"{_earlier_data_hint(state)}"
         )
     if _has_other_durations(state, fingerprint.train_contents):
@@ -208,7 +208,6 @@ _DURATIONS_HINT = (
     "; its version took durations from the audio: if the list is the same, leave durations out of its lines"
 )
 _MAX_STEPS_HINT = (
-    " (max_steps cannot be changed with decay: linear or cosine, on which all steps depend; with another decay it "
-    "can, before the last steps begin, which decay_steps of wsd and frozen_statistics_steps give. To train on after "
-    "the end, start another run with --init_from)"
+    " (max_steps can change only with decay: inverse_sqrt, constant or wsd, and only before the last steps begin; "
+    "decay_steps (wsd) and frozen_statistics_steps count them. To train longer, start another run with --init_from)"
 )

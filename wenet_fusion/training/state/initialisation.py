@@ -123,20 +123,21 @@ def describe_transfer(transfer: Transfer, origin: str, new_tokens: NewTokens) ->
 
     >>> transfer = Transfer(["a"], ["ctc.linear.weight"], 9, ["ten"], ["b.0", "b.1"], [])
     >>> print(describe_transfer(transfer, "base.pt", "mean"))
-    base.pt: 1 tensors copied
-      mapped by token: 1 tensors; 9 tokens known, 1 new (mean of the others): ten
+    base.pt: 1 tensor copied
+      mapped by token: 1 tensor; 9 tokens known, 1 new (mean of the others): ten
       new: 2 tensors: b.0, b.1
     """
-    lines = [f"{origin}: {len(transfer.copied)} tensors copied"]
+    lines = [f"{origin}: {_tensors(transfer.copied)} copied"]
     start = "mean of the others" if new_tokens == "mean" else "fresh"
     added = f", {len(transfer.new_tokens)} new ({start}): {_list(transfer.new_tokens)}" if transfer.new_tokens else ""
-    lines.append(f"  mapped by token: {len(transfer.mapped)} tensors; {transfer.known_tokens} tokens known{added}")
-    lines += [
-        f"  {kind}: {len(names)} tensors: {_list(names)}"
-        for kind, names in (("new", transfer.new), ("left over", transfer.left_over))
-        if names
-    ]
+    lines.append(f"  mapped by token: {_tensors(transfer.mapped)}; {transfer.known_tokens} tokens known{added}")
+    others = ("new", transfer.new), ("left over", transfer.left_over)
+    lines += [f"  {kind}: {_tensors(names)}: {_list(names)}" for kind, names in others if names]
     return "\n".join(lines)
+
+
+def _tensors(names: Sequence[str]) -> str:
+    return f"{len(names)} tensor{'s' * (len(names) != 1)}"
 
 
 def _list(names: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 class PositionBias(nn.Module):
     """A bias per layer, head and relative distance; distances are clipped to [-R, R]: (T, S) -> (L, H, T, S).
 
-    As in T5 (Raffel et al., arXiv 1910.10683) without buckets. One table holds all layers: a step needs one lookup.
+    As in T5 (Raffel et al., arXiv 1910.10683) without buckets. One table holds all layers, so a step needs one lookup.
 
     Args:
         layers, heads: L and H.
