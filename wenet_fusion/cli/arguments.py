@@ -44,7 +44,7 @@ def device(name: str, remedy: str = "give cpu or auto") -> torch.device:
     try:
         found = torch.device(name)
         torch.zeros(1, device=found)
-    except (RuntimeError, AssertionError) as error:  # what torch raises depends on how it was built
+    except (RuntimeError, AssertionError) as error:  # the type of the error depends on the build of torch
         raise ValueError(f"--device {name} cannot be used here ({str(error).splitlines()[0]}); {remedy}") from None
     return found
 

@@ -85,7 +85,7 @@ def add(verb: Verb) -> None:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Run the verb and return the exit status: 1 if a law fails or an utterance cannot be used."""
+    """Run the verb and return the exit status: 1 if a law of streaming fails or an utterance cannot be used."""
     if args.what == "config":
         _check_config(args)
         return 0

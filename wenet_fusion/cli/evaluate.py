@@ -95,7 +95,7 @@ def evaluate_command(args: argparse.Namespace) -> int:
 
 
 def format_rows(rows: Sequence[Row], has_grammar: bool = False) -> str:
-    """Return the result table as text for a terminal; a grammar adds the number of rejected utterances."""
+    """Return the result table as text for a terminal; with a grammar, also the number of rejected utterances."""
     widest = max(7, *(len(row.variant) for row in rows))
     delayed = any(row.emission_delay_ms is not None for row in rows)
     wordless = any(row.insertions_per_hour is not None for row in rows)

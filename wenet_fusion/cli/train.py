@@ -149,7 +149,7 @@ class _News:
         """See `Logger`."""
 
     def print_notes(self) -> None:
-        """Print the notes that were not there at the start."""
+        """Print the notes that are new since the start."""
         print_notes([note for dataset in self._datasets for note in dataset.notes() if note not in self._notes])
 
 

@@ -12,7 +12,7 @@ import types
 import typing
 from typing import Any, Literal, Union
 
-LARGEST_INTEGER = 2**63 - 1  # what torch and numpy can hold
+LARGEST_INTEGER = 2**63 - 1  # the largest int64, in torch and numpy
 # YAML 1.1 reads "1e-3" (no dot) as text, but users mean the number.
 _EXPONENT_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 

@@ -10,7 +10,7 @@ import yaml
 INVALID = object()
 """Stands for a value whose problem is already reported."""
 
-MAX_VALUES = 100_000  # limit on a configuration's values, aliases expanded; a full configuration has about 160
+MAX_VALUES = 100_000  # most values of a configuration, with its aliases expanded; a full configuration has about 160
 
 _Place = Callable[[int], str]  # line number -> its name in messages
 
@@ -106,7 +106,7 @@ def _from_node(loader: yaml.SafeLoader, node: yaml.Node, place: _Place, problems
         return Located(entries, where)
     try:
         return Located(loader.construct_object(node, deep=True), where)
-    except ValueError as error:  # e.g. 2020-13-45 looks like a date
+    except ValueError as error:  # e.g. 2020-13-45, which YAML takes for a date
         problems.append(f"{where}: cannot read {node.value!r} ({error}); put it in quotes if it is text")
         return Located(INVALID, where)
 

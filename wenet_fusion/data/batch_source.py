@@ -30,7 +30,7 @@ class LoadedBatch(NamedTuple):
     """A batch, and the position in the epoch after it."""
 
     batch: Batch
-    position: int  # over all ranks; pass it to `BatchSource.epoch` as `start` to go on with the next batch
+    position: int  # counted over all ranks; as `start` of `BatchSource.epoch`, it leads to the next batch
     is_last: bool  # whether it is the rank's last batch of the epoch
 
 

@@ -28,7 +28,7 @@ from wenet_fusion.text.special_tokens import count_special_tokens
 from wenet_fusion.text.tokenizer import Tokenizer
 
 _MAX_SHOWN, _SHOWN = 10, 3  # number of utterances in an error message, and in a note
-# Audio may exceed the longest stated duration of its batch by the larger of these; longer audio is skipped.
+# Audio may exceed the longest stated duration of its batch by the larger of these two; longer audio is skipped.
 _ROOM_SECONDS, _ROOM_SHARE = 0.5, 0.25
 # If no utterance of a batch can be read, up to this number of further utterances is tried before loading fails.
 _MAX_STAND_INS = 20
@@ -218,7 +218,7 @@ class SpeechDataset:
             ValueError: more than the share `max_skipped` is unusable.
         """
         skips = list(skips)
-        if not skips:  # as for nearly every batch
+        if not skips:  # nearly every batch has none
             return
         known = {skip.key for found in (self.skipped, self.filtered, self.misstated) for skip in found}
         before = len(self.skipped)
@@ -281,7 +281,7 @@ class SpeechDataset:
             if self._augmenter and samples is not None:
                 rng = np.random.default_rng([self._seed, epoch, index])
                 samples = self._augmenter.augment(samples, rng)
-        except (MemoryError, OSError):  # an error about a file of the augmentation names the file
+        except (MemoryError, OSError):  # no prefix: errors about files of the augmentation name the file
             raise
         except Exception as error:
             utterance = self.utterances[index]

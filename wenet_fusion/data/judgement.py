@@ -17,7 +17,7 @@ from wenet_fusion.model.ctc import frames_needed
 from wenet_fusion.text.tokenizer import Tokenizer, UnknownToken
 
 MISSTATED = "misstated"  # `Skip.rule` of utterances that are used although their list states a wrong duration
-# Largest difference between stated and real duration that is no error: lists round, codecs pad.
+# Smaller differences between stated and real duration are not reported: lists round, codecs pad.
 _STATED_SECONDS, _STATED_SHARE = 0.1, 0.02
 _MAX_SHOWN = 10
 
@@ -136,7 +136,7 @@ class Judge:
     def _too_short(self, utterance: Utterance, samples: int, tokens: Sequence[int]) -> Skip | None:
         shortest = int(samples / self._fastest)
         frames = -(-(shortest + self._frontend.right_padding_samples) // self._frontend.frame_samples)
-        if frames >= 2 * len(tokens):  # enough, whichever tokens repeat
+        if frames >= 2 * len(tokens):  # enough, even if all tokens are equal
             return None
         needed = frames_needed(tokens)
         if frames >= needed:

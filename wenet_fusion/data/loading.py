@@ -45,7 +45,7 @@ class LoadsBatches(Protocol[Planned]):
 
 
 class _Loader(Dataset, Generic[Planned]):
-    """A dataset for DataLoader, whose sampler here yields planned batches instead of indices."""
+    """A dataset for DataLoader; the sampler yields planned batches instead of indices."""
 
     def __init__(self, data: LoadsBatches[Planned], epoch: int) -> None:
         self._data, self._epoch = data, epoch
@@ -156,7 +156,7 @@ def _unchanged(item: T) -> T:
 
 
 def _start_worker(_: int) -> None:
-    torch.set_num_threads(1)  # the processes together use all cores
+    torch.set_num_threads(1)  # one thread each: the processes together use all cores
     # Slurm, systemd and timeout(1) send SIGTERM to all processes at once. Workers ignore the first one: training saves
     # its state before it ends them, and would fail if one died earlier. A second SIGTERM ends a worker.
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

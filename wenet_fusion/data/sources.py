@@ -93,7 +93,7 @@ def read_samples(utterance: Utterance, sample_rate: int, longest: float = math.i
         OSError, ValueError: the audio is missing, damaged, truncated or empty, or lasts more than `longest` seconds.
     """
     start, end = utterance.start or 0.0, utterance.end
-    if end is not None:  # it may lie a little after the audio's end
+    if end is not None:  # clip an end that lies a little after the audio's
         end = start + read_header(utterance).seconds
     with _open(utterance.source) as audio:
         return load_audio(audio, sample_rate, start, end, _name(utterance), utterance.channel, longest)

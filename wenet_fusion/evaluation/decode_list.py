@@ -188,7 +188,7 @@ def collect(batches: Iterable[DecodedBatch]) -> DecodedList:
             way = decoded.condition
             found.tokens.setdefault(way, {}).update(zip(batch.keys, decoded.tokens, strict=True))
             if decoded.words:
-                words = ([Word(*word) for word in row] for row in decoded.words)  # stored words are lists
+                words = ([Word(*word) for word in row] for row in decoded.words)  # words of a file are lists
                 found.words.setdefault(way, {}).update(zip(batch.keys, words, strict=True))
             found.encoder_seconds[way] = found.encoder_seconds.get(way, 0.0) + decoded.encoder_seconds
             found.search_seconds[way] = found.search_seconds.get(way, 0.0) + decoded.search_seconds

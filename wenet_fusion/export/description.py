@@ -18,7 +18,7 @@ MEANINGS = {
 
 
 def explain_precisions() -> str:
-    """Return the meaning of each precision, and the targets that have it."""
+    """Return the meaning of each precision, and the targets that offer it."""
     names = {name: [target.name for target in TARGETS.values() if name in target.precisions] for name in MEANINGS}
     return "; ".join(f"{name} ({', '.join(names[name])}): {text}" for name, text in MEANINGS.items())
 

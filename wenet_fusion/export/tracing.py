@@ -1,4 +1,4 @@
-"""Describe the state of a step and silence exporters, for the targets that trace it."""
+"""Describe the state of a step, and silence exporters, for targets that trace a step."""
 
 import logging
 import warnings

@@ -34,7 +34,8 @@ _RENAMED = {
     "dataset_conf.max_frames_in_batch": "dataset_conf.batch_conf.max_frames_in_batch",
     "encoder_conf.encoder_dim": "encoder_conf.output_size",
 }
-_MOVED_SECTIONS = ("speed_perturb", "spec_aug", "spec_aug_conf", "spec_sub", "spec_sub_conf")  # of collate_conf
+# Sections that WeNet moved from collate_conf to dataset_conf.
+_MOVED_SECTIONS = ("speed_perturb", "spec_aug", "spec_aug_conf", "spec_sub", "spec_sub_conf")
 
 
 class WenetSetting(NamedTuple):

@@ -232,7 +232,7 @@ class AsrModel(nn.Module):
             if feature_sources_BT is not None:
                 features = features.gather(1, feature_sources_BT.unsqueeze(2).expand_as(features))
             if feature_mask_BTF is not None:
-                features = features.masked_fill(feature_mask_BTF, 0.0)  # zero is the mean
+                features = features.masked_fill(feature_mask_BTF, 0.0)  # 0 is the mean of normalised features
         state = self.encoder.init_state(features.size(0), 0)
         return self.encoder(features, self.frames(sample_lengths_B).repeat(views), chunking, state)
 

@@ -33,7 +33,7 @@ class EncoderOutput(NamedTuple):
 class Encoder(nn.Module):
     """Map features to encoder frames at a quarter of the feature rate.
 
-    The law: however the features are cut at chunk boundaries, the concatenated outputs equal those of a single step.
+    Streaming is exact: however the features are cut at chunk boundaries, the joined outputs equal those of one step.
 
     Args:
         config: settings of the encoder.
@@ -76,8 +76,8 @@ class Encoder(nn.Module):
 
         Args:
             batch: B.
-            cache_frames: C, which stays the same in all steps. Streaming needs chunk size x left context; training
-                and other single steps need 0.
+            cache_frames: C, which stays the same in all steps. Streaming needs chunk size x left context; for training
+                and other single steps, 0 is enough.
         """
         position = torch.zeros(batch, dtype=torch.int64, device=self.zero.device)
         # mypy takes every attribute of a module for a tensor.
@@ -120,7 +120,7 @@ class Encoder(nn.Module):
         x_BTF = x_BTF.masked_fill(~frame_mask(lengths_B * self.factor, x_BTF.size(1)).unsqueeze(2), 0.0)
         context = self._context(x_BTF, lengths_B, visible_BTS, key_BS)
         x, subsampling = self.subsampling(x_BTF, state.subsampling, context)
-        if self.sinusoids is not None:  # as in WeNet
+        if self.sinusoids is not None:  # the scale of WeNet's positional encoding
             x = x * math.sqrt(self.dim)
         layers: List[List[Tensor]] = []
         for i, layer in enumerate(self.layers):

@@ -79,7 +79,7 @@ class StreamingModel(nn.Module):
             samples: (B, N) in [-1, 1], whole chunks; in a stream's last step, N may be any multiple of frame_samples.
             lengths: (B,) valid samples; the rest of a row is zeroed. A partly valid encoder frame counts as valid.
             chunk, left: chunk size in encoder frames, left context in chunks, as given to `init_state`.
-            state: state after the previous step. Fewer than N valid samples end a stream: discard the row's new state.
+            state: state after the previous step. A row with fewer than N valid samples ends: discard its new state.
         """
         valid = torch.arange(samples.size(1), device=samples.device).unsqueeze(0) < lengths.unsqueeze(1)
         fbank = self.fbank(samples.masked_fill(~valid, 0.0), state[0])

@@ -173,7 +173,7 @@ class Scoring(NamedTuple):
     def interval(self, seed: int = 0) -> Interval | None:
         """Return the bootstrap interval of the error rate, or None without reference words.
 
-        Draws utterances with replacement, 1000 times; the same utterances and seed give the same interval.
+        Utterances are drawn with replacement, 1000 times; the same utterances and seed give the same interval.
         Source: Bisani and Ney 2004, "Bootstrap estimates for confidence intervals in ASR performance evaluation".
         """
         if not self.total.reference:

@@ -218,7 +218,7 @@ class BpeTokenizer(Tokenizer):
         # The token id of each piece; 0, the blank, for pieces that need the slow path.
         pieces = self._pieces.id_to_piece(list(range(self._pieces.get_piece_size())))
         self._piece_ids = [self._known.get(piece, 0) for piece in pieces]
-        self._piece_ids[self._pieces.unk_id()] = 0  # it stands for any text that no piece covers
+        self._piece_ids[self._pieces.unk_id()] = 0  # the piece for any text that no other piece covers
 
     def _ids(self, part: str, text: str) -> list[int]:
         ids = list(map(self._piece_ids.__getitem__, self._pieces.encode(part.strip())))

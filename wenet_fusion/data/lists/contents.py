@@ -14,7 +14,7 @@ _SHOWN_KEYS = 3
 
 
 class DataContents(NamedTuple):
-    """Keys of the N utterances of a list, and hashes of the key, extent and token ids of each.
+    """Keys of the N utterances of a list, and hashes of the key, extent and token ids of each; see `list_contents`.
 
     >>> contents = list_contents(["u1", "u2"], ["1.000 s", "2.000 s"], ["[3, 4]", "[5]"])
     >>> describe_changes(contents.hashes, list_contents(["u1", "u3"], ["1.000 s", "1.000 s"], ["[3, 3]", "[]"]))

@@ -27,7 +27,7 @@ def read_table(path: str | Path) -> dict[str, str]:
 
 
 def read_rows(path: str | Path, errors: Literal["strict", "surrogateescape"] = "strict") -> list[Row]:
-    """Read the lines of a table, see `read_table`; `errors` as for `read_lines`."""
+    """Read the lines of a table, see `read_table`; `errors` is an argument of `read_lines`."""
     rows: dict[str, Row] = {}
     problems = []
     for number, line in enumerate(read_lines(path, errors), start=1):

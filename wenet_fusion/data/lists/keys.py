@@ -22,7 +22,7 @@ def key_problem(key: str) -> str:
 
 
 def key_of_path(wav: str, folder: Path) -> str:
-    """Make a key from a path: drop the suffix and the list's folder; outside that folder, drop leading / and any .."""
+    """Make a key from a path without its suffix: relative to the list's folder, or else without leading / and `..`."""
     path = PurePosixPath(posixpath.normpath(wav))
     root = PurePosixPath(posixpath.abspath(folder))
     if path.is_relative_to(root):

@@ -51,7 +51,7 @@ class LaneSettings(NamedTuple):
 
 
 class Slots(NamedTuple):
-    """The lanes of a rank, and how many batches it has taken from them.
+    """The lanes of a rank, and the number of batches that the rank has taken from them.
 
     >>> Slots(lanes=8, rank=1, world=2, start=3).own()
     [1, 3, 5, 7]

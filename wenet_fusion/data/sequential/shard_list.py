@@ -16,7 +16,7 @@ from wenet_fusion.data.sequential.byte_stream import COMMAND, is_elsewhere
 from wenet_fusion.data.sequential.shar import shar_shards
 from wenet_fusion.data.sequential.shards import Excerpt, NemoShard, Shard, TarShard, member_stem
 
-# {000..281}, and as NeMo writes it _OP_0..7_CL_
+# A range of numbers: {000..281}, or _OP_0..7_CL_ as NeMo writes it.
 _RANGE = re.compile(r"(?:\{|_OP_)(\d+)\.\.(\d+)(?:\}|_CL_)")
 _SUBSEGMENT = re.compile(r"-sub\d+$")  # NeMo's mark of several utterances in one member
 _NEMO_TAR, _MAKER = "audio_{}.tar", "tools/data/make_shard_list.py"

@@ -12,7 +12,7 @@ Record = dict[str, Any]  # a JSON object that another program wrote
 
 
 def read_streams(paths: Sequence[Path]) -> list[Record]:
-    """Read stream.json files, each with the reliability.json beside it as `reliability`; None if that is missing.
+    """Read stream.json files; `reliability` holds the reliability.json beside each, or None if there is none.
 
     Raises:
         ValueError: a file is not a stream.json.

@@ -98,7 +98,7 @@ def _linear(layer: Any) -> Iterator[Tensor | InputRange]:
 
 def _places(tensors: list[Tensor], step: bytes) -> Iterator[Placed]:
     """Yield the place of each tensor. The exporter renames and shares tensors, so they are found by their contents."""
-    after = 0  # most tensors are in order, so the search begins behind the last one
+    after = 0  # most tensors are in order, so the search begins after the last one found
     for tensor in tensors:
         array = np.ascontiguousarray(tensor.detach().numpy())
         content = array.tobytes()

@@ -13,7 +13,7 @@ class StepContext(NamedTuple):
 
     frames: int  # T
     valid_N: Optional[Tensor]  # flat indices of the valid encoder frames; None: nothing is packed (inference)
-    valid_half_N: Optional[Tensor]  # the same between the two convolutions of the subsampling, at twice the rate
+    valid_half_N: Optional[Tensor]  # the same for frames between the convolutions of the subsampling, at twice the rate
     hidden_B1TS: Tensor  # added to attention scores: 0 where a query may attend to a key, MASKED elsewhere
     biases_HTS: List[Tensor]  # learned biases of relative positions, one per layer (`positions: bias`)
     position_BSD: Optional[Tensor]  # sinusoids of the keys' positions (`positions: rel_pos`)

@@ -49,7 +49,7 @@ class Validation(NamedTuple):
 
 
 def choose_counting(dataset: SpeechDataset) -> Counting:
-    """Count errors in words, or in characters if the language is written without spaces."""
+    """Choose to count errors in words, or in characters if the language is written without spaces."""
     spaced = any(len(utterance.text.split()) > 1 for utterance in dataset.utterances)
     return Counting("word" if spaced or dataset.tokenizer.join == "words" else "char")
 

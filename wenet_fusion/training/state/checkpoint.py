@@ -91,7 +91,7 @@ def checkpoint_step(path: Path) -> int:
 def list_checkpoints(model_dir: Path) -> list[Path]:
     """Return the `step_N.pt` files of a folder, oldest first."""
     paths = [path for path in model_dir.glob("step_*.pt") if path.stem.removeprefix("step_").isdecimal()]
-    # Beyond step 999999 names grow longer, and the alphabet orders them wrongly.
+    # Beyond step 999999 names grow longer, so their alphabetical order is wrong.
     return sorted(paths, key=checkpoint_step)
 
 

@@ -45,7 +45,7 @@ class RunFingerprint(NamedTuple):
 def weight_settings(config_yaml: str, defaults_yaml: str = "") -> dict[str, Any]:
     """Return the settings that the weights depend on, by their dotted keys.
 
-    Rescoring weights are not among them, nor the settings of the batch size, which a resumed run may change.
+    They exclude rescoring weights, and the settings of the batch size, which a resumed run may change.
 
     Args:
         config_yaml: a configuration in the form that `to_yaml` writes.
@@ -57,7 +57,7 @@ def weight_settings(config_yaml: str, defaults_yaml: str = "") -> dict[str, Any]
     settings = {**_flat(yaml.safe_load(defaults_yaml) or {}), **_flat(yaml.safe_load(config_yaml) or {})}
     neutral = {f"training.{name}" for name in (*NEUTRAL_SETTINGS, *BATCH_SETTINGS)}
     neutral |= {"data.sequential.retries", "data.sequential.allow_commands"}
-    if settings.get("data.data_type") != "sequential":  # it changes only the tokens, and those are compared
+    if settings.get("data.data_type") != "sequential":  # this setting changes only the tokens, which are compared
         neutral.add("tokenizer.special_tokens")
     return {
         name: value
