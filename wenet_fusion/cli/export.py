@@ -29,8 +29,9 @@ def add(verb: Verb) -> None:
         "--format",
         choices=TARGETS,
         default="torchscript",
-        help="runtime of the file: torchscript: ours and WeNet's libtorch runtime; onnx: ours without torch; "
-        "wenet-onnx: WeNet's onnxruntime runtime; sherpa-onnx: sherpa-onnx; pt2: torch.export (experimental)",
+        help="torchscript: for our runtime and WeNet's libtorch runtime; onnx: for our runtime without torch; "
+        "wenet-onnx: for WeNet's onnxruntime runtime; sherpa-onnx: for sherpa-onnx; pt2: for torch.export "
+        "(experimental)",
     )
     p.add_argument(
         "--chunking",

@@ -139,7 +139,7 @@ DATA = {
 DATA_SECTIONS_WITHOUT = {
     "dataset_conf.mfcc_conf": "no MFCC here",
     "dataset_conf.log_mel_spectrogram_conf": "no Whisper features here",
-    "dataset_conf.padding_conf": "not needed: batches have the shape of their utterances",
+    "dataset_conf.padding_conf": "not needed: batches are padded to their longest utterance",
 }
 
 DATA_DEFAULTS: dict[str, Any] = {

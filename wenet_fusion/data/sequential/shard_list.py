@@ -129,7 +129,7 @@ def _nemo_shards(path: Path, lines: Sequence[tuple[int, str]], config: Sequentia
     missing = [shard for shard in excerpts if shard >= len(tars)]
     if missing:
         raise ValueError(
-            f"{path}: lists utterances of shard {missing[0]}, and data.sequential.nemo_tars names {len(tars)} tars"
+            f"{path}: lists shard {missing[0]}, data.sequential.nemo_tars names only {len(tars)} tars; name all"
         )
     return [NemoShard(tars[shard], dict(excerpts[shard])) for shard in sorted(excerpts)]
 

@@ -178,7 +178,7 @@ def count_table(report: Report) -> Table:
     if timed:
         header.append("real-time factor")
         explanation = (
-            "Real-time factor: computing time of encoder and search divided by the duration of the audio, in batches."
+            "Real-time factor: computing time of encoder and search, in batches, divided by the duration of the audio."
         )
     if delayed:
         header.append("emission delay, ms")

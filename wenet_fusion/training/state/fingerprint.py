@@ -208,6 +208,6 @@ _DURATIONS_HINT = (
     "; its version took durations from the audio: if the list is the same, leave durations out of its lines"
 )
 _MAX_STEPS_HINT = (
-    " (max_steps can change only with decay: inverse_sqrt, constant or wsd, and only before the last steps begin; "
-    "decay_steps (wsd) and frozen_statistics_steps count them. To train longer, start another run with --init_from)"
+    " (max_steps can change only with decay: inverse_sqrt, constant or wsd, and before the last decay_steps of wsd or "
+    "frozen_statistics_steps begin. To train longer, start another run with --init_from)"
 )
