@@ -66,7 +66,7 @@ def load_trained(path: Path) -> TrainedModel:
 
 
 def restore(checkpoint: ModelCheckpoint, path: Path) -> TrainedModel:
-    """Rebuild a model from a checkpoint in memory; `path` is the file that it came from. See `load_trained`."""
+    """Rebuild a model from a checkpoint in memory, which `path` names. See `load_trained`."""
     config = config_from_yaml(RecipeConfig, checkpoint.config_yaml, f"configuration inside {path}")
     tokenizer = restore_tokenizer(config.tokenizer, checkpoint.units, checkpoint.bpe_model, str(path))
     model = AsrModel(config.model, len(tokenizer.vocabulary))
