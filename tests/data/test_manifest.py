@@ -230,7 +230,7 @@ def test_damaged_shards_are_named(folder):
     tar = folder / "shard.tar"
     content = tar.read_bytes()
     tar.write_bytes(content[:20000])
-    with pytest.raises(ValueError, match=r"data.list:1: .*shard.tar: damaged, .* after k\.1\.wav"):
+    with pytest.raises(ValueError, match=r"data.list:1: .*shard.tar: damaged after k\.1\.wav"):
         read_manifest(path, "shard")
     tar.write_bytes(b"junk" * 300)
     with pytest.raises(ValueError, match="shard.tar: damaged after the beginning, or not an uncompressed tar"):

@@ -82,7 +82,7 @@ def test_a_run_planned_from_its_end_is_not_extended(recipe, corpus, tmp_path):
     for name, changes in (("linear", {"optim": linear}), ("frozen", {"frozen_statistics_steps": 1})):
         short = with_training(recipe, max_steps=1, **changes)
         start(short, corpus, tmp_path / name).run()
-        message = r"then: max_steps: 1; now: max_steps: 2\); .* cannot be changed with decay: linear or cosine"
+        message = r"then: max_steps: 1; now: max_steps: 2\); .* can change only with decay: inverse_sqrt"
         with pytest.raises(ValueError, match=message):
             start(with_training(short, max_steps=2), corpus, tmp_path / name)
 
