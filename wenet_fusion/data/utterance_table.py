@@ -25,7 +25,7 @@ class _Rows(Sequence[T]):
     @overload
     def __getitem__(self, index: slice) -> list[T]: ...
     def __getitem__(self, index: int | slice) -> T | list[T]:
-        """Return an item, or a list of them."""
+        """Return an item, or the list of the items in a slice."""
         if isinstance(index, slice):
             return [self._item(number) for number in range(*index.indices(len(self)))]
         return self._item(range(len(self))[index])

@@ -49,7 +49,7 @@ def iterate_cuts(path: Path) -> Iterator[Utterance | Skip]:
 
     Raises:
         ImportError: lhotse is not installed.
-        ValueError: the file is not such a manifest.
+        ValueError: the file is neither of the two.
     """
     lhotse = load_lhotse(str(path))
     try:

@@ -1,6 +1,6 @@
 """int8 for onnxruntime with constant scales, and attention as one operator.
 
-`static_int8` finds the scales. As there, a layer's result for a row does not depend on the block or the batch.
+`static_int8` finds the scales. A layer's result for a row depends on neither block nor batch, as in `static_int8`.
 The graphs contain onnxruntime's own operators, so only onnxruntime runs them.
 
 Shapes: B rows, T queries, S keys, C cached frames, W frames of a convolution's context, D width, H heads, K inputs,

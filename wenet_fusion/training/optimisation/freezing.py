@@ -58,7 +58,7 @@ def freeze_for(model: AsrModel, step: int, config: FreezeConfig, all_statistics:
 
 
 def drop_frozen_gradients(model: AsrModel, step: int, config: FreezeConfig) -> None:
-    """Zero the gradients of frozen layers' position biases, which share a table with those of other layers."""
+    """Zero the gradients of frozen layers' position biases, which share a table with the biases of other layers."""
     bias = model.encoder.position_bias
     if bias is not None and config.covers(step) and bias.table.grad is not None:
         bias.table.grad[:, : max(config.layers, 0) * bias.heads] = 0

@@ -16,7 +16,7 @@ class Sample(NamedTuple):
 
 
 class Logger(Protocol):
-    """Receives the numbers of a run. To log elsewhere, write such a class and add it to `open_loggers`."""
+    """Receives the numbers of a run. To log elsewhere, add a class with these methods to `open_loggers`."""
 
     def step(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
         """Log the numbers of an update."""

@@ -119,7 +119,7 @@ def _has_other_durations(state: TrainingState, now: DataContents) -> bool:
 
 
 def _changes(state: TrainingState, before: Tensor, now: DataContents) -> str:
-    """Describe the differences between two lists, without durations if the state took them from another source."""
+    """Describe the differences between two lists, without durations if the state measured them from the audio."""
     if state.trusts_durations:
         return describe_changes(before, now)
     return describe_changes(without_extents(now._replace(hashes=before)).hashes, without_extents(now))

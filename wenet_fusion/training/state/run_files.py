@@ -31,7 +31,7 @@ class Keeping(NamedTuple):
 
     newest: int
     best: int = 0  # in addition to the newest
-    by: Score = "error_rate"  # dev score that ranks them; ties: the other score, then the newer one is better
+    by: Score = "error_rate"  # dev score that ranks checkpoints; ties: the other score, then the newer one is better
 
 
 class RunFiles:
