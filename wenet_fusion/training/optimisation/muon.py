@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-COEFFICIENTS, STEPS = (3.4445, -4.7750, 2.0315), 5  # of the iteration, as Jordan et al. chose them
+COEFFICIENTS, STEPS = (3.4445, -4.7750, 2.0315), 5  # of the Newton-Schulz iteration, as in Jordan et al.
 
 
 def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
@@ -28,8 +28,8 @@ def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
 def orthogonalised(matrix: Tensor) -> Tensor:
     """Return a matrix with the singular vectors of `matrix` and singular values of about 0.7 to 1.2.
 
-    Uses Newton-Schulz iterations. On GPUs they run in bfloat16, as in torch's Muon, and elsewhere in the matrix's own
-    precision: without units for it, a processor takes five times as long for bfloat16.
+    Newton-Schulz iterations run in bfloat16 on GPUs, as in torch's Muon, and elsewhere in the precision of the matrix:
+    a processor without bfloat16 instructions would take five times as long in bfloat16.
     """
     a, b, c = COEFFICIENTS
     x = matrix.bfloat16() if matrix.is_cuda else matrix
@@ -52,7 +52,7 @@ class MuonWithAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Update the parameters that have a gradient; those of Muon lose it."""
+        """Update the parameters that have a gradient, and drop the gradients of Muon's parameters."""
         for group in (each for each in self.param_groups if "muon_momentum" in each):
             for weight in (each for each in group["params"] if each.grad is not None):
                 state = self.state[weight]
