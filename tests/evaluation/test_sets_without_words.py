@@ -7,6 +7,10 @@ import soundfile
 from support.recipes.scripts import run
 from wenet_fusion_runtime.search.modes import GREEDY, PREFIX_BEAM
 
+from wenet_fusion.evaluation.report.content import ConditionErrors
+from wenet_fusion.evaluation.report.group_table import group_table
+from wenet_fusion.scoring.error_rate import score
+
 
 @pytest.fixture
 def wordless(tone_run, tmp_path):
@@ -38,3 +42,12 @@ def test_inserted_words_are_counted_per_hour(tone_run, wordless, tmp_path, capsy
     assert " h without speech to recognise: " in overall and "inf" not in overall and "nan" not in overall
     assert " per hour" in (tmp_path / "r" / "report.html").read_text()
     assert (tmp_path / "r" / "report.md").read_text().startswith(f"# Insertions of {tone_run.checkpoint.name}\n")
+
+
+def test_groups_without_words_have_insertions():
+    scoring = score({"a": "", "b": "", "c": "one"}, {"a": "one", "b": "", "c": "one"})
+    groups = {"a": "noise", "b": "silence", "c": "speech"}
+    table = group_table([ConditionErrors("beam", "", scoring, scoring.interval())], groups)
+    assert table.header == ("error rate, %", "noise (0 words)", "silence (0 words)", "speech (1 word)")
+    assert [cell.text for cell in table.rows[0]] == ["beam", "1 word inserted", "0 words inserted", "0.00"]
+    assert "has no rate" in table.explanation
