@@ -48,7 +48,7 @@ def read_words(path: Path) -> list[str]:
             raise ValueError(f"{path}:{number}: expected one word in each line, found {' '.join(line)!r}")
     words = [normalize_text(line[0]) for line in lines if line]
     if not words:
-        raise ValueError(f"{path}: holds no words")
+        raise ValueError(f"{path}: holds no words; give a word in each line, or leave --vocabulary out")
     return words
 
 
