@@ -86,6 +86,7 @@ def _write_model(folder: Path, options: argparse.Namespace) -> None:
             ".binary" if is_kenlm_binary(options.language_model) else ".arpa.gz"
         )
         sources[str(record["language_model"])] = options.language_model
+    record["confidence_threshold"] = options.confidence_threshold
     record |= {"sha256": file_sha256(options.model), "example": options.example}
     texts[DESCRIPTION] = json.dumps(record, indent=2) + "\n"
     earlier = [path.name for path in folder.iterdir() if path.is_file()] if folder.exists() else []
@@ -116,7 +117,7 @@ def _weights(options: argparse.Namespace) -> dict[str, float]:
         raise ValueError(f"--{' and --'.join(given)}: no effect without --language_model FILE")
     if options.language_model is not None:
         load_language_model(options.language_model)
-    checked = DecodingOptions(**given)
+    checked = DecodingOptions(**given, confidence_threshold=options.confidence_threshold)
     return {name: getattr(checked, name) for name in names}
 
 
@@ -137,6 +138,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--lm_weight", type=float, metavar="W", help=f"its weight (default: {_DEFAULTS.lm_weight:g})")
     parser.add_argument(
         "--word_bonus", type=float, metavar="NATS", help=f"added per word (default: {_DEFAULTS.word_bonus:g})"
+    )
+    parser.add_argument(
+        "--confidence_threshold",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="reject segments whose tokens have a lower mean confidence (default: %(default)g)",
     )
     parser.add_argument("--card", type=Path, metavar="FILE", help="model card in Markdown, which becomes the README")
     parser.add_argument("--name", default="wenet-fusion-model", help="name of the distribution")

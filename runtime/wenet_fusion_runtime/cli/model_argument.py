@@ -48,7 +48,11 @@ def parse_with_installed_model(parser: argparse.ArgumentParser, arguments: Seque
         options.card = installed.card
     elif command == _SERVE:
         options.example = options.example or installed.example
-    if command == _INFO or options.language_model is not None:
+    if command == _INFO:
+        return options
+    if options.confidence_threshold is None:
+        options.confidence_threshold = installed.confidence_threshold
+    if options.language_model is not None:
         return options
     options.language_model = installed.language_model_for(options.mode)
     if options.language_model is not None:

@@ -73,6 +73,13 @@ def add_search_arguments(parser: argparse.ArgumentParser, with_mode: bool = True
             metavar=metavar,
             help=f"{text} (default: %(default)g)",
         )
+    group.add_argument(
+        "--confidence_threshold",
+        type=float,
+        metavar="P",
+        help="reject the text of a segment whose tokens have a lower mean confidence, such as noise or another "
+        "language (default: 0, or the installed model's)",
+    )
     group = parser.add_argument_group("language model")
     group.add_argument(
         "--language_model",
@@ -161,6 +168,7 @@ def search_options(options: DecodingOptions, arguments: argparse.Namespace) -> D
         length_penalty=arguments.length_penalty,
         token_threshold=arguments.token_threshold,
         blank_skip_threshold=arguments.blank_skip_threshold,
+        confidence_threshold=arguments.confidence_threshold or 0.0,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from wenet_fusion_runtime.results.vocabulary import BLANK
+from wenet_fusion_runtime.search.confidence_filter import ConfidenceFilter
 from wenet_fusion_runtime.search.grammar.grammar_search import GrammarSearch
 from wenet_fusion_runtime.search.greedy import GreedySearch
 from wenet_fusion_runtime.search.prefix_beam import PrefixBeamSearch
@@ -47,6 +48,11 @@ class SearchOptions(Protocol):
     @property
     def grammar_threshold(self) -> float:
         """Nats per token that a grammar may cost before a hypothesis is rejected."""
+        ...
+
+    @property
+    def confidence_threshold(self) -> float:
+        """Least mean confidence of a segment's tokens; 0: any."""
         ...
 
 
@@ -93,3 +99,9 @@ SEARCH_MODES: Mapping[str, SearchMode] = {
     RESCORING: SearchMode(_rescoring, needs_decoder=True),
 }
 MODES = tuple(SEARCH_MODES)  # the search modes that commands, streams and servers offer
+
+
+def make_search(mode: str, setup: SearchSetup) -> Search:
+    """Return the search of a mode for one segment, which rejects doubtful text if the options have a threshold."""
+    search, threshold = SEARCH_MODES[mode].make(setup), setup.options.confidence_threshold
+    return ConfidenceFilter(search, threshold) if threshold > 0 else search

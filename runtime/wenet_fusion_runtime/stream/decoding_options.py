@@ -48,6 +48,7 @@ class DecodingOptions:
     formatter: Formatter | None = None  # rewrites the text of a closed segment; see `load_formatter`
     grammar: Grammar | None = None  # the sentences that may be found; None: any text
     grammar_threshold: float = DEFAULT_THRESHOLD  # largest grammar gap, nats per token; inf rejects no sentence
+    confidence_threshold: float = 0.0  # segments whose tokens have a lower mean confidence have no text
 
     def __post_init__(self) -> None:
         if self.mode is not None and self.mode not in SEARCH_MODES:
@@ -76,6 +77,8 @@ class DecodingOptions:
                 f"grammar_threshold must be positive and at most {MAX_WEIGHT:g}, or inf to reject nothing, found "
                 f"{self.grammar_threshold}"
             )
+        if not 0 <= self.confidence_threshold <= 1:
+            raise ValueError(f"confidence_threshold must be 0 to 1, found {self.confidence_threshold}")
         if not 0.5 <= self.blank_skip_threshold <= 1:
             raise ValueError(f"blank_skip_threshold must be 0.5 to 1, found {self.blank_skip_threshold}")
         if self.commit_seconds is not None and not 0 < self.commit_seconds <= LONGEST_SECONDS:

@@ -35,6 +35,7 @@ class InstalledModel:
     lm_weight: float
     word_bonus: float
     sha256: str  # of the exported file when the package was made
+    confidence_threshold: float = 0.0  # least mean confidence of a segment's tokens
     example: str = ""  # a sentence that the model understands, to be suggested to users; empty: none
 
     @property
@@ -65,13 +66,15 @@ class InstalledModel:
         return self.language_model if mode is None or SEARCH_MODES[mode].has_alternatives else None
 
     def recognizer(self, options: DecodingOptions = DecodingOptions()) -> Recognizer:
-        """Load the model and its language model with its weights.
+        """Load the model, with its confidence threshold and its language model with its weights.
 
-        The options' own language model is used instead if they have one; see also `language_model_for`.
+        The options' own threshold and language model are used instead if they have one; see also `language_model_for`.
 
         Raises:
             OSError, ValueError, ImportError: see `Recognizer` and `load_language_model`.
         """
+        if options.confidence_threshold == 0:
+            options = replace(options, confidence_threshold=self.confidence_threshold)
         path = self.language_model_for(options.mode)
         if path is not None and options.language_model is None:
             loaded = load_language_model(path)
@@ -108,6 +111,7 @@ def installed_model() -> InstalledModel:
             float(record["lm_weight"]),
             float(record["word_bonus"]),
             str(record["sha256"]),
+            float(record.get("confidence_threshold", 0.0)),
             str(record.get("example", "")),
         )
     except (ValueError, KeyError, TypeError) as error:

@@ -9,7 +9,7 @@ from wenet_fusion_runtime.results.formatters import formatted
 from wenet_fusion_runtime.results.result import Endpoint, Result
 from wenet_fusion_runtime.results.vocabulary import BLANK
 from wenet_fusion_runtime.search.frame_scores import FrameScores
-from wenet_fusion_runtime.search.modes import SEARCH_MODES, SearchSetup
+from wenet_fusion_runtime.search.modes import SearchSetup, make_search
 from wenet_fusion_runtime.search.scorer_set import ScorerSet
 from wenet_fusion_runtime.search.search_protocol import ScoredSearch, Search
 from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
@@ -154,4 +154,4 @@ class SegmentDecoder:
 
     def _new_search(self) -> Search:
         setup = SearchSetup(self._options, self._scorers, self._model.rescore, self._start_frame, self._previous)
-        return SEARCH_MODES[self._options.mode].make(setup)
+        return make_search(self._options.mode, setup)

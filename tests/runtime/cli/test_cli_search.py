@@ -53,6 +53,7 @@ def expected(folder: Path, **options: object) -> str:
         ("--blank_penalty 6", {"blank_penalty": 6.0}),
         ("--length_penalty -4", {"length_penalty": -4.0}),
         ("--token_threshold 0.01", {"token_threshold": 0.01}),
+        ("--confidence_threshold 1", {"confidence_threshold": 1.0}),
         ("--language_model {}/lm.arpa", {"language_model": "lm.arpa"}),
         (
             "--language_model {}/lm.arpa --lm_weight 0.2 --word_bonus 3",

@@ -26,9 +26,11 @@ def test_an_installed_model_is_found_with_its_weights(package: Path, files: Path
     found = installed_model()
     assert found.path.read_bytes() == (files / "model.zip").read_bytes()
     assert found.language_model == package / "language_model.arpa.gz"
-    assert (found.lm_weight, found.word_bonus) == (0.25, 0.5)
+    assert (found.lm_weight, found.word_bonus, found.confidence_threshold) == (0.25, 0.5, 0.125)
     options = found.recognizer(DecodingOptions(beam_size=2)).options
     assert (options.lm_weight, options.word_bonus, options.beam_size) == (0.25, 0.5, 2)
+    assert options.confidence_threshold == 0.125
+    assert found.recognizer(DecodingOptions(confidence_threshold=0.5)).options.confidence_threshold == 0.5
     assert options.language_model is not None and list(options.language_model.words) == ["a"]
 
 
@@ -111,6 +113,8 @@ def test_options_replace_the_installed_language_model_and_its_weights(
     expected = None if language_model is None else Path(language_model.replace("{package}", str(package)))
     assert (options.language_model, options.lm_weight) == (expected, weight)
     assert options.word_bonus == (0.5 if weight else None)
+    assert options.confidence_threshold == 0.125
+    assert parsed("transcribe", "speech.wav", *option, "--confidence_threshold", "0").confidence_threshold == 0
 
 
 def test_greedy_search_in_python_uses_no_language_model(package: Path) -> None:
