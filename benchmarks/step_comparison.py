@@ -2,9 +2,12 @@
 """Compare the time of a step: our int8 model, a LayerNorm Conformer in onnxruntime, and WeNet's own exports.
 
 A step maps samples and state to the best tokens and the next state. All models run by turns in one process with one
-thread; our model and the Conformer have random weights. --wenet_dir names the folder of a WeNet experiment, which holds
-train.yaml, units.txt and at least one of these files of WeNet's scripts: final.zip and final_quant.zip (export_jit.py),
-onnx_16_4 and onnx_4_16 (export_onnx_cpu.py with these chunks and left contexts). Writes step_comparison.md and .json.
+thread; our model and the Conformer have random weights. Writes step_comparison.md and .json.
+
+--wenet names the folder of WeNet's package: its scripts then export a Conformer of the same sizes, with random weights,
+to TorchScript (export_jit.py) and to ONNX (export_onnx_cpu.py), each in float32 and in int8. --wenet_dir names the
+folder of a WeNet experiment instead, with train.yaml, units.txt and at least one of these files of WeNet's scripts:
+final.zip, final_quant.zip, and the folders onnx_16_4 and onnx_4_16 for these chunks and left contexts.
 """
 
 import argparse
@@ -23,6 +26,8 @@ from parts.encoder_variants import static_conformer
 from parts.exported_files import write_int8_archive
 from parts.random_models import Shape, conformer, random_model
 from parts.timing import Timing, by_turns
+from parts.training.wenet_package import INSTALL, package_folder
+from parts.wenet_models import RECIPE, write_exports
 from tqdm import tqdm
 from wenet_fusion_runtime import AcousticModel
 from wenet_fusion_runtime.console import run_main
@@ -43,6 +48,10 @@ CHUNKINGS = (Chunking(16, 4), Chunking(4, 16))
 OURS, CONFORMER, WENET = "FusionFormer", "LayerNorm Conformer", "WeNet's export"
 # Goals by frames per chunk, for processors with AMX: time of the Conformer's fastest variant divided by ours.
 LEAST_GAIN = {16: 3.0, 4: 2.2}
+WENET_SCRIPTS = (
+    "WeNet's own export_jit.py and export_onnx_cpu.py, as Rev.com ships them in rev-reverb 0.1.0, wrote its files from "
+    "one checkpoint with random weights."
+)
 WENET_FILES = {
     "TorchScript float32": "final.zip",
     "TorchScript int8": "final_quant.zip",
@@ -65,33 +74,56 @@ class TimedModel(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--wenet_dir", type=Path, help="folder of a WeNet experiment, with the files of WeNet's export scripts"
-    )
+    add_wenet_arguments(parser)
     args = parse_step_arguments(parser, arguments, rounds=8, timed=2)
+    if args.wenet is not None:
+        package_folder(args.wenet)
     torch.set_num_threads(1)
     config, vocabulary = (QUICK, QUICK_VOCABULARY) if args.quick else (EncoderConfig(), VOCABULARY)
     rounds, rng = 2 if args.quick else args.rounds, np.random.default_rng(args.seed)
     times: dict[Shape, dict[str, Timing]] = {}
     with tempfile.TemporaryDirectory() as folder:
         models = build(config, vocabulary, args.seed, Path(folder))
+        wenet_dir = args.wenet_dir
+        if args.wenet is not None:
+            wenet_dir = write_exports(Path(folder) / "wenet", config, vocabulary, CHUNKINGS, args.seed)
+        sizes = [f"{OURS} and {CONFORMER}: {describe(config, vocabulary)}."]
+        if wenet_dir is not None:
+            sizes.append(f"{WENET}: {wenet_size(wenet_dir)}; several streams are stepped one after the other.")
         for chunking in CHUNKINGS:
-            timed = [*models, *wenet_models(args.wenet_dir, chunking)]
+            timed = [*models, *wenet_models(wenet_dir, chunking)]
             for batch in sorted(set(args.batches)):
                 shape = Shape(chunking, batch)
                 with tqdm(total=len(timed) * rounds, desc=shape.label, unit="turn", leave=False, disable=None) as bar:
                     calls = {each.name: steps_of(each, shape, rng) for each in timed}
                     times[shape] = by_turns(calls, rounds, args.timed, bar.update, shared=args.shared)
     run = this_run(args.seed, os.getloadavg()[0])
-    sizes = [f"{OURS} and {CONFORMER}: {describe(config, vocabulary)}."]
-    if args.wenet_dir is not None:
-        sizes.append(f"{WENET}: {wenet_size(args.wenet_dir)}; several streams are stepped one after the other.")
+    if args.wenet is not None:
+        sizes.append(WENET_SCRIPTS)
     parts = ["# A step, compared", "\n".join(run.lines()), " ".join(sizes), table(times), goals_table(goals(times))]
     text = "\n\n".join(parts)
     print(text)
     found = {shape.label: {name: timing._asdict() for name, timing in each.items()} for shape, each in times.items()}
     write_report(args.output, "step_comparison", text, {"run": run, "sizes": sizes, "steps": found})
     return 0
+
+
+def add_wenet_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --wenet and --wenet_dir, of which at most one may be given."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--wenet",
+        type=Path,
+        metavar="FOLDER",
+        help=f"folder of WeNet's package, to export and time its model too ({INSTALL.format(' --target FOLDER')}); "
+        "needs torchaudio",
+    )
+    group.add_argument(
+        "--wenet_dir",
+        type=Path,
+        metavar="EXPERIMENT",
+        help="folder of a WeNet experiment, with the files of WeNet's export scripts",
+    )
 
 
 def build(config: EncoderConfig, vocabulary: int, seed: int, folder: Path) -> list[TimedModel]:
@@ -180,7 +212,7 @@ def describe(config: EncoderConfig, vocabulary: int) -> str:
 
 def wenet_size(folder: Path) -> str:
     """Return the sizes of WeNet's model, from the folder's train.yaml."""
-    recipe = yaml.safe_load((folder / "train.yaml").read_text(encoding="utf-8"))
+    recipe = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
     encoder = recipe["encoder_conf"]
     return (
         f"{recipe['encoder']} of {encoder['num_blocks']} layers, {encoder['output_size']} wide, feed-forward "

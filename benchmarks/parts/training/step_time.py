@@ -20,7 +20,7 @@ from parts.timing import Timing, by_turns
 from parts.training.rank_scaling import INDEPENDENT, ONE, scaling
 from parts.training.step_memory import TOY, TOY_DECODER, Memory, memory_here
 from parts.training.training_setup import ACTIVATIONS, PRECISIONS, SetupSpec, StepVariant
-from parts.training.wenet_package import INSTALL, import_wenet
+from parts.training.wenet_package import INSTALL, package_folder
 from parts.training.wenet_setup import make_setup
 from tqdm import tqdm
 
@@ -78,7 +78,7 @@ def measure(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     size = BatchSize(rows=args.rows, seconds=seconds, tokens=int(4 * seconds))
     specs = {name: SetupSpec(config, decoder, size, args.seed) for name, config in encoders.items()}
     if args.wenet is not None:
-        specs[WENETS] = SetupSpec(encoder, decoder, size, args.seed, _with_package(args.wenet))
+        specs[WENETS] = SetupSpec(encoder, decoder, size, args.seed, package_folder(args.wenet))
     variants = [
         StepVariant(name, precision, activations)
         for precision in precisions
@@ -137,15 +137,6 @@ def measure_memory(specs: dict[str, SetupSpec], variants: Sequence[StepVariant])
         with ProcessPoolExecutor(1, mp_context=context) as process:
             found[variant.name] = process.submit(memory_here, specs[variant.model], variant).result()
     return found
-
-
-def _with_package(folder: Path) -> Path:
-    """Return the folder if WeNet's package can be imported from it. Raises ValueError with the remedy."""
-    try:
-        import_wenet("utils.init_model", folder)
-    except ImportError as error:
-        raise ValueError(str(error)) from error
-    return folder.resolve()
 
 
 # ---- tables

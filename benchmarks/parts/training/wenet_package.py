@@ -47,6 +47,19 @@ def import_wenet(name: str, folder: Path | None = None) -> types.ModuleType:
                 sys.modules[stub] = module
 
 
+def package_folder(folder: Path) -> Path:
+    """Return the absolute folder of WeNet's package, and import the package from there.
+
+    Raises:
+        ValueError: the package cannot be imported; the message has the remedy.
+    """
+    try:
+        import_wenet("utils.init_model", folder)
+    except ImportError as error:
+        raise ValueError(str(error)) from error
+    return folder.resolve()
+
+
 def _prepare(folder: Path | None) -> None:
     """Make `wenet` importable without running its __init__."""
     if "wenet" in sys.modules:

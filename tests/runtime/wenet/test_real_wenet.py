@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from parts.wenet_models import export_graphs, export_script
 from support.model.wenet_runtime import OnnxAsrModel, TorchAsrModel
 from support.recipes.scripts import run
 from support.wenet.real_wenet import (
     RATE,
-    export_graphs,
-    export_script,
     graph_frames,
     load_experiment,
     search,

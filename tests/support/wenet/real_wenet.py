@@ -1,27 +1,21 @@
-"""WeNet itself where it can be imported: its models with random weights, its own exporters and its own decoding.
+"""WeNet itself where it can be imported: its models with random weights, and its own decoding.
 
 The `wenet` package is WeNet as Rev.com ships it in rev-reverb 0.1.0.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import io
 import json
-import sys
 import types
-import warnings
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
 import yaml
 from conftest import absent
 from parts.training.wenet_package import import_wenet
+from parts.wenet_models import init_model
 from support.wenet.wenet_recipe import BINS, Recipe
 from torch import nn
 from wenet_fusion_runtime.search.modes import GREEDY, PREFIX_BEAM, RESCORING
@@ -42,6 +36,7 @@ def write_experiment(folder: Path, recipe: Recipe, speech: np.ndarray, seed: int
 
     The weights are random; the CTC head is scaled so that its scores of `speech` (samples) name many tokens.
     """
+    wenet_module("utils.init_model")
     folder.mkdir(parents=True, exist_ok=True)
     record = recipe.record(folder)
     (folder / "train.yaml").write_text(yaml.safe_dump(record, allow_unicode=True), encoding="utf-8")
@@ -56,7 +51,7 @@ def write_experiment(folder: Path, recipe: Recipe, speech: np.ndarray, seed: int
         }
         (folder / "global_cmvn").write_text(json.dumps(sums), encoding="utf-8")
     torch.manual_seed(seed)
-    model = _init_model(record)
+    model = init_model(record)
     _randomise(model, features)
     torch.save(model.state_dict(), folder / "final.pt")
     return folder
@@ -65,28 +60,9 @@ def write_experiment(folder: Path, recipe: Recipe, speech: np.ndarray, seed: int
 def load_experiment(folder: Path) -> Any:
     """Return WeNet's own model of a folder, for decoding."""
     record = yaml.safe_load((folder / "train.yaml").read_text(encoding="utf-8"))
-    model = _init_model(record)
+    model = init_model(record)
     model.load_state_dict(torch.load(folder / "final.pt"))
     return model.requires_grad_(False)
-
-
-def export_script(folder: Path) -> None:
-    """Run WeNet's export_jit.py: writes final.zip and final_quant.zip."""
-    flags = _flags(folder, output_file=folder / "final.zip", output_quant_file=folder / "final_quant.zip")
-    _main("bin.export_jit", flags)
-
-
-def export_graphs(folder: Path, chunk: int, left: int, reverse_weight: float = 0.3) -> Path:
-    """Run WeNet's export_onnx_cpu.py; return the folder of the graphs, which has units.txt and train.yaml too."""
-    output = folder / f"onnx_{chunk}_{left}"
-    flags = _flags(folder, output_dir=output, chunk_size=chunk, num_decoding_left_chunks=left)
-    export = torch.onnx.export
-    # WeNet's script was written when torch had only the exporter for TorchScript.
-    with mock.patch("torch.onnx.export", lambda *args, **kwargs: export(*args, **kwargs, dynamo=False)):
-        _main("bin.export_onnx_cpu", [*flags, "--reverse_weight", str(reverse_weight)])
-    for name in ("units.txt", "train.yaml"):
-        (output / name).write_bytes((folder / name).read_bytes())
-    return output
 
 
 def wenet_features(samples: np.ndarray) -> torch.Tensor:
@@ -137,14 +113,6 @@ def search(model: Any, frames: torch.Tensor, beam: int, ctc_weight: float, rever
     }
 
 
-def _init_model(record: dict[str, Any]) -> Any:
-    module = wenet_module("utils.init_model")
-    arguments = argparse.Namespace(checkpoint=None, enc_init=None, jit=True)
-    with _as_wenet(module):
-        model, _ = module.init_model(arguments, json.loads(json.dumps(record)))
-    return model.eval()
-
-
 @torch.no_grad()
 def _randomise(model: Any, features: torch.Tensor) -> None:
     """Set norms to values as after training, and the CTC head so that frames of `features` differ in their tokens."""
@@ -162,35 +130,3 @@ def _randomise(model: Any, features: torch.Tensor) -> None:
     scores = head(frames[0])
     head.bias[model.eos] = head.bias[1] = -1e3
     head.bias[0] += (scores[:, 3:].max(1).values - scores[:, 0]).median()  # blank in about half of the frames
-
-
-def _flags(folder: Path, **flags: object) -> list[str]:
-    known = {"config": folder / "train.yaml", "checkpoint": folder / "final.pt", **flags}
-    return [text for name, value in known.items() for text in (f"--{name}", str(value))]
-
-
-def _main(name: str, flags: Sequence[str]) -> None:
-    """Run a program of WeNet in this process."""
-    module = wenet_module(name)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
-        stack.enter_context(mock.patch.object(sys, "argv", [name, *flags]))
-        stack.enter_context(mock.patch.dict("os.environ"))
-        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-        stack.enter_context(_as_wenet(wenet_module("utils.init_model")))
-        module.main()
-
-
-@contextlib.contextmanager
-def _as_wenet(init_model: types.ModuleType) -> Iterator[None]:
-    """Undo two changes by Rev.com that prevent building plain transformers, and scripting models with two decoders."""
-    classes, model = init_model.WENET_ENCODER_CLASSES, wenet_module("transformer.asr_model").ASRModel
-    # `attention_decoding` calls a method that the class of two decoders lacks.
-    no_search = mock.patch.object(model, "attention_decoding", torch.jit.unused(lambda self: None))
-    with mock.patch.dict(classes, {"transformer": _without(classes["transformer"], "num_langs")}), no_search:
-        yield
-
-
-def _without(build: Any, name: str) -> Any:
-    return lambda *args, **kwargs: build(*args, **{key: value for key, value in kwargs.items() if key != name})
