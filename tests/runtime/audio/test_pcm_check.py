@@ -45,7 +45,7 @@ def in_three_bytes(samples: np.ndarray) -> bytes:
         (file("MP3"), "an mp3 file"),
         (file("AIFF"), "an AIFF file"),
         (file("CAF"), "a CAF file"),
-        (file("OGG")[9000:], "noise at full scale, as compressed"),
+        (file("OGG")[9000:], "noise at full scale, such as compressed"),
         (VOICE.astype("<f4").tobytes(), "32-bit floats"),
         ((VOICE * 20000).astype("<f4").tobytes(), "32-bit floats"),
         (VOICE.astype("<f8").tobytes(), "64-bit floats"),
