@@ -1,4 +1,5 @@
-// x86-64 with AMX: tiles of 16 rows of 64 bytes. 16 groups of a packed panel have exactly the layout of a tile.
+// x86-64 with AMX, whose registers are tiles of 16 rows of 64 bytes: a tile of weights holds 16 groups of a panel, in
+// the order in which they lie in memory.
 #if defined(__x86_64__) && defined(__linux__)
 #include "model.hpp"
 
@@ -14,14 +15,14 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define MULTIPLY_ADD _mm256_fmadd_ps
+#define MULTIPLY_ADD _mm256_fmadd_ps  // for multiply_add of lanes.hpp: one instruction for eight lanes
 
 namespace {
 
 constexpr int TILE_ROWS = 16, TILE_BYTES = 64;
 constexpr int TILE_GROUPS = TILE_BYTES / wenet_fusion::GROUP;
-constexpr int BLOCKS = 4;    // blocks of rows that share one reading of the weights
-constexpr int AHEAD = 8192;  // distance, in bytes, at which weights are prefetched
+constexpr int BLOCKS = 4;    // most blocks of TILE_ROWS rows; a tile of weights is loaded once for all of them
+constexpr int AHEAD = 8192;  // weights are prefetched this many bytes before they are used
 
 // Tiles 0 to 3 hold the sums of one block each, tile 4 the inputs of a full block, tile 5 the inputs of the last block,
 // which may have fewer rows, and tile 6 the weights. Instructions encode tile numbers, so these must be constants.
@@ -31,7 +32,8 @@ struct alignas(64) Configuration {
   uint8_t rows[16] = {};
 };
 
-// Products of 1 to BLOCKS * TILE_ROWS rows; see rows.hpp. The tiles are configured as long as the object lives.
+// Products of 1 to BLOCKS * TILE_ROWS rows; Dots of rows.hpp says what `add` does. The tiles are configured as long as
+// the object lives.
 struct Dots {
   int blocks;
 
@@ -60,6 +62,7 @@ struct Dots {
   }
 
  private:
+  // `add` for COUNT blocks.
   template <int COUNT>
   static void blocks_of(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, int32_t* tiles) {
     constexpr int SUMS = TILE_ROWS * wenet_fusion::PANEL;
@@ -100,6 +103,7 @@ struct Dots {
   }
 };
 
+// See Kernels::multiply.
 int64_t multiply(int64_t turns) {
   const Dots dots(BLOCKS * TILE_ROWS);
   _tile_zero(0);
@@ -125,6 +129,7 @@ bool may_use_tiles() {
   return found;
 }
 
+// Whether this processor has the instructions of this file.
 bool is_served() {
   unsigned eax, ebx, ecx, edx;
   const bool has_tiles = __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (edx & (1u << 24)) && (edx & (1u << 25));

@@ -1,4 +1,5 @@
-// x86-64 with AVX2 and FMA. Sums of two products cannot overflow 16 bits, because weights are within -64 to 64.
+// x86-64 with AVX2 and FMA: two registers hold 16 int32 sums, of one input row with the 16 outputs of a panel. The
+// instructions first add two products in 16 bits; this cannot overflow, because weights are within -64 to 64.
 #ifdef __x86_64__
 #include "model.hpp"
 
@@ -10,14 +11,18 @@
 
 #include <immintrin.h>
 
-#define MULTIPLY_ADD _mm256_fmadd_ps
+#define MULTIPLY_ADD _mm256_fmadd_ps  // for multiply_add of lanes.hpp: one instruction for eight lanes
 
 namespace {
 
-constexpr int ROWS = 4;            // rows that share one reading of a panel from the first-level cache
-constexpr int AHEAD = 8192;        // distance, in bytes, at which weights are prefetched
-constexpr int GROUPS_AT_ONCE = 2;  // groups in one turn of the loop; `groups` is a multiple of this
+using wenet_fusion::GROUP;
+using wenet_fusion::PANEL;
 
+constexpr int ROWS = 4;            // most rows of one call of dot_rows, which loads each weight once for all of them
+constexpr int AHEAD = 8192;        // weights are prefetched this many bytes before they are used
+constexpr int GROUPS_AT_ONCE = 2;  // groups per turn of the loop; `groups` is a multiple of this
+
+// Adds the products of COUNT rows with `groups` groups of a panel to `tile` (COUNT, PANEL); see rows.hpp.
 template <int COUNT>
 inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, int32_t* tile) {
   const __m256i ones = _mm256_set1_epi16(1);
@@ -30,11 +35,11 @@ inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel
   for (int g = 0; g < groups; g += GROUPS_AT_ONCE) {
     for (int each = g; each < g + GROUPS_AT_ONCE; ++each) {
       const __m256i* weights = reinterpret_cast<const __m256i*>(panel) + 2 * each;
-      _mm_prefetch(panel + 64 * each + AHEAD, _MM_HINT_T0);
+      _mm_prefetch(panel + PANEL * GROUP * each + AHEAD, _MM_HINT_T0);
       const __m256i first = _mm256_load_si256(weights), second = _mm256_load_si256(weights + 1);
       for (int r = 0; r < COUNT; ++r) {
         int32_t four;
-        __builtin_memcpy(&four, rows_u8 + r * stride + 4 * each, sizeof four);
+        __builtin_memcpy(&four, rows_u8 + r * stride + GROUP * each, sizeof four);
         const __m256i x = _mm256_set1_epi32(four);
         low[r] = _mm256_add_epi32(low[r], _mm256_madd_epi16(_mm256_maddubs_epi16(x, first), ones));
         high[r] = _mm256_add_epi32(high[r], _mm256_madd_epi16(_mm256_maddubs_epi16(x, second), ones));
@@ -47,6 +52,7 @@ inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel
   }
 }
 
+// See Kernels::multiply.
 int64_t multiply(int64_t turns) {
   constexpr int CHAINS = 10;  // independent sums, enough to hide the latency
   const __m256i ones = _mm256_set1_epi16(1), x = _mm256_set1_epi8(3);
@@ -62,6 +68,7 @@ int64_t multiply(int64_t turns) {
   return CHAINS * 32;
 }
 
+// Whether this processor has the instructions of this file.
 bool is_served() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// x86-64 with AVX2 and AVX-VNNI: processors that have VNNI instructions for 256 bits without AVX-512.
+// x86-64 with AVX2 and AVX-VNNI, VNNI instructions for 256 bits that need no AVX-512: two registers hold 16 int32 sums,
+// of one input row with the 16 outputs of a panel.
 #ifdef __x86_64__
 #include "model.hpp"
 
@@ -11,13 +12,16 @@
 #include <cpuid.h>
 #include <immintrin.h>
 
-#define MULTIPLY_ADD _mm256_fmadd_ps
+#define MULTIPLY_ADD _mm256_fmadd_ps  // for multiply_add of lanes.hpp: one instruction for eight lanes
 
 namespace {
 
-constexpr int ROWS = 5;      // rows that share one reading of a panel from the first-level cache
-constexpr int AHEAD = 8192;  // distance, in bytes, at which weights are prefetched
+using wenet_fusion::GROUP;
 
+constexpr int ROWS = 5;      // most rows of one call of dot_rows, which loads each weight once for all of them
+constexpr int AHEAD = 8192;  // weights are prefetched this many bytes before they are used
+
+// Adds the products of COUNT rows with `groups` groups of a panel to `tile` (COUNT, PANEL); see rows.hpp.
 template <int COUNT>
 inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, int32_t* tile) {
   __m256i* out = reinterpret_cast<__m256i*>(tile);
@@ -32,7 +36,7 @@ inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel
     const __m256i first = _mm256_load_si256(weights), second = _mm256_load_si256(weights + 1);
     for (int r = 0; r < COUNT; ++r) {
       int32_t four;
-      __builtin_memcpy(&four, rows_u8 + r * stride + 4 * g, sizeof four);
+      __builtin_memcpy(&four, rows_u8 + r * stride + GROUP * g, sizeof four);
       const __m256i x = _mm256_set1_epi32(four);
       low[r] = _mm256_dpbusd_avx_epi32(low[r], x, first);
       high[r] = _mm256_dpbusd_avx_epi32(high[r], x, second);
@@ -44,6 +48,7 @@ inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel
   }
 }
 
+// See Kernels::multiply.
 int64_t multiply(int64_t turns) {
   constexpr int CHAINS = 12;  // independent sums, enough to hide the latency
   __m256i sums[CHAINS] = {};
@@ -57,6 +62,7 @@ int64_t multiply(int64_t turns) {
   return CHAINS * 32;
 }
 
+// Whether this processor has the instructions of this file.
 bool is_served() {
   unsigned eax, ebx, ecx, edx;
   const bool has_vnni = __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & (1u << 4));
