@@ -20,7 +20,7 @@ import training as training_benchmark
 from parts.candidates import CONFORMER, OURS
 from parts.timing import Timing
 from parts.training.loader_speed import Speeds
-from parts.training.step_memory import TOY, TOY_DECODER, Memory
+from parts.training.step_memory import TOY_DECODER, TOY_ENCODER, Memory
 from parts.training.step_time import NORM_ALONE, WENETS, find_goals
 from parts.training.training_setup import (
     ACTIVATIONS,
@@ -28,8 +28,8 @@ from parts.training.training_setup import (
     SetupSpec,
     StepVariant,
     TrainingSetup,
-    checkpoint_activations,
     saved_bytes,
+    set_activation_checkpointing,
 )
 from parts.training.wenet_package import import_wenet
 from parts.training.wenet_setup import WenetTrainingSetup
@@ -92,11 +92,11 @@ def fake_wenet(tmp_path: Path, no_wenet: None) -> Path:
 
 
 def check_steps(folder: Path | None, precisions: Sequence[Precision]) -> None:
-    spec = SetupSpec(TOY, TOY_DECODER, BatchSize(rows=2, seconds=1.0, tokens=3), seed=0, wenet=folder)
+    spec = SetupSpec(TOY_ENCODER, TOY_DECODER, BatchSize(rows=2, seconds=1.0, tokens=3), seed=0, wenet=folder)
     setup = WenetTrainingSetup(spec, tuple(precisions))
     for precision in precisions:
         before = [parameter.clone() for parameter in setup.model.parameters()]
-        step = setup.call(precision, "default")
+        step = setup.step_function(precision, "default")
         step()
         changed = [bool((old != new).any()) for old, new in zip(before, setup.model.parameters())]
         assert sum(changed) > 0.9 * len(changed) and saved_bytes(setup.model, step) > 0
@@ -159,11 +159,13 @@ def test_steps_keep_the_requested_activations() -> None:
     encoder = EncoderConfig(dim=16, layers=2, heads=2, feed_forward=256, conv_kernel=4, subsampling_channels=4)
     spec = SetupSpec(encoder, DecoderConfig(1, 1, 2, 32), BatchSize(rows=2, seconds=1.0, tokens=3), seed=0)
     setup = TrainingSetup(spec, ("float32",))
-    kept = {name: saved_bytes(setup.model, setup.call("float32", name)) for name in (*ACTIVATIONS, *ACTIVATIONS)}
+    kept = {
+        name: saved_bytes(setup.model, setup.step_function("float32", name)) for name in (*ACTIVATIONS, *ACTIVATIONS)
+    }
     assert kept["default"] > kept["layer inputs kept"] > 0
     types = []
     for name in ("layer inputs kept", "default"):
-        checkpoint_activations(setup.model, ACTIVATIONS[name])
+        set_activation_checkpointing(setup.model, ACTIVATIONS[name])
         types.append({type(module).__name__ for module in setup.model.modules()})
     assert "RecomputedChain" in types[0] and not any(name.startswith("Recomputed") for name in types[1])
     assert all(bool(torch.isfinite(parameter).all()) for parameter in setup.model.parameters())

@@ -1,4 +1,4 @@
-"""Draw a comparison: training loss over updates, dev WER over processor time, dev WER over the learning rate."""
+"""Draw a comparison: training loss and dev WER of each configuration's best run, and dev WER over the learning rate."""
 
 import sys
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from pictures import BLUE, GRID, PALE_BLUE, PALE_INK, RED, YELLOW, load_pyplot
 
 GREEN = "#5f9c6b"
 COLOURS = (PALE_INK, YELLOW, RED, GREEN, PALE_BLUE, BLUE)  # in the order of CONFIGURATIONS
-HIGHEST, LOWEST = 100.0, 0.3  # percent; larger and smaller error rates are drawn at these limits
+HIGHEST, LOWEST = 100.0, 0.3  # percent; error rates beyond these limits are drawn at the limits
 
 
 def draw(sizes: Sequence[SizeFindings], path: Path) -> None:
@@ -26,12 +26,13 @@ def draw(sizes: Sequence[SizeFindings], path: Path) -> None:
             if item.best is not None:
                 width = 2.4 if item.configuration in (BASELINE, OURS) else 1.2
                 _draw_run(row, item, {"color": colour, "lw": width, "label": item.configuration.name})
-        row[0].set(title=f"{found.size}: training loss", xlabel="update", yscale="log")
-        row[1].set(
-            title=f"{found.size}: dev WER, %, of the best finished run", xlabel="processor minutes", yscale="log"
-        )
+        row[0].set(title=f"{found.size}: training loss, best run of the grid", xlabel="update", yscale="log")
+        row[1].set(title=f"{found.size}: dev WER, %, best run of the grid", xlabel="processor minutes", yscale="log")
         row[2].set(
-            title=f"{found.size}: dev WER, %, by learning rate", xlabel="peak learning rate", xscale="log", yscale="log"
+            title=f"{found.size}: dev WER, %, by rate (diverged: 100 %)",
+            xlabel="peak learning rate",
+            xscale="log",
+            yscale="log",
         )
         rates = sorted({run.rate for item in found.configurations for run in item.grid})
         row[2].set_xticks(rates, [f"{rate:g}" for rate in rates])

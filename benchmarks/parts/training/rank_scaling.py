@@ -1,6 +1,8 @@
 """Time the steps of one rank, of two independent trainings and of two connected ranks, by turns.
 
-All of them run in the same two processes of one thread each; the two ranks communicate by gloo.
+There are two processes of one thread each. For one rank, the first process computes a step and the second waits. For
+two independent trainings, each process computes a step of a model of its own. For two ranks, the processes train one
+model and communicate by gloo. Both processes start each step at the same time; a step ends when both have finished.
 """
 
 import json
@@ -21,8 +23,8 @@ ONE, INDEPENDENT, TWO = "one rank", "two independent trainings", "two ranks"
 WORLD = 2
 
 
-def scaling(spec: SetupSpec, precision: Precision, rounds: int) -> dict[str, Timing]:
-    """Return the times of a step with one rank, two independent trainings, and two ranks."""
+def measure_rank_scaling(spec: SetupSpec, precision: Precision, rounds: int) -> dict[str, Timing]:
+    """Start the two processes, and return the times of a step by `ONE`, `INDEPENDENT` and `TWO`."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = (spec, precision, rounds, folder)
         context = torch.multiprocessing.start_processes(
@@ -38,8 +40,8 @@ def _measure(number: int, spec: SetupSpec, precision: Precision, rounds: int, fo
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=number, world_size=WORLD)
     try:
-        alone = TrainingSetup(spec, (precision,)).call(precision, "default")
-        together = TrainingSetup(spec, (precision,), Ranks(number, WORLD)).call(precision, "default")
+        alone = TrainingSetup(spec, (precision,)).step_function(precision, "default")
+        together = TrainingSetup(spec, (precision,), Ranks(number, WORLD)).step_function(precision, "default")
         steps: dict[str, Callable[[], None]] = {ONE: _nothing if number else alone, INDEPENDENT: alone, TWO: together}
         calls = {name: _with_barrier(step) for name, step in steps.items()}
         dist.barrier()
@@ -56,7 +58,7 @@ def _nothing() -> None:
 
 
 def _with_barrier(step: Callable[[], None]) -> Callable[[], None]:
-    """Wrap a step so that it ends in both processes at the same time."""
+    """Return a function that computes a step and then waits for the other process."""
 
     def whole() -> None:
         step()

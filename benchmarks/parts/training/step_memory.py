@@ -11,7 +11,7 @@ from wenet_fusion.data.batching import BatchSize
 from wenet_fusion.model.decoder import DecoderConfig
 from wenet_fusion.model.encoder_config import EncoderConfig
 
-TOY = EncoderConfig(
+TOY_ENCODER = EncoderConfig(
     dim=16, layers=2, heads=2, feed_forward=32, conv_kernel=4, subsampling_channels=4, max_distance=8, dropout=0.1
 )
 TOY_DECODER = DecoderConfig(layers=1, reverse_layers=1, heads=2, feed_forward=32)
@@ -20,21 +20,22 @@ TOY_DECODER = DecoderConfig(layers=1, reverse_layers=1, heads=2, feed_forward=32
 class Memory(NamedTuple):
     """The memory of a training step, in bytes."""
 
-    saved: int  # tensors that the forward pass keeps for the backward pass
-    peak: int  # peak memory for the model: weights, optimiser and activations
+    saved: int  # tensors, except parameters, that the forward pass keeps for the backward pass
+    peak: int  # peak memory for the model: weights, batch, activations, gradients and the optimiser's state
 
 
-def memory_here(spec: SetupSpec, variant: StepVariant) -> Memory:
+def measure_memory_in_this_process(spec: SetupSpec, variant: StepVariant) -> Memory:
     """Measure the memory of a step in this process.
 
-    The first step creates the optimiser's state at its end; only the second step holds it from the beginning.
+    Two steps run, because the first step creates the optimiser's state only at its end, after its peak.
     """
     torch.set_num_threads(1)
-    toy = SetupSpec(TOY, TOY_DECODER, BatchSize(rows=1, seconds=0.5, tokens=1), spec.seed, spec.wenet)
-    make_setup(toy, (variant.precision,)).call(variant.precision, variant.activations)()  # loads libraries
+    toy = SetupSpec(TOY_ENCODER, TOY_DECODER, BatchSize(rows=1, seconds=0.5, tokens=1), spec.seed, spec.wenet)
+    # A step of a small model loads the libraries before the memory is read.
+    make_setup(toy, (variant.precision,)).step_function(variant.precision, variant.activations)()
     before = _status("VmRSS")
     setup = make_setup(spec, (variant.precision,))
-    step = setup.call(variant.precision, variant.activations)
+    step = setup.step_function(variant.precision, variant.activations)
     step()
     step()
     peak = _status("VmHWM") - before

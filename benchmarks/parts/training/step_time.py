@@ -17,8 +17,8 @@ from parts.benchmark_report import Goal, goals_table
 from parts.candidates import CONFORMER, OURS
 from parts.random_models import conformer
 from parts.timing import Timing, by_turns
-from parts.training.rank_scaling import INDEPENDENT, ONE, scaling
-from parts.training.step_memory import TOY, TOY_DECODER, Memory, memory_here
+from parts.training.rank_scaling import INDEPENDENT, ONE, measure_rank_scaling
+from parts.training.step_memory import TOY_DECODER, TOY_ENCODER, Memory, measure_memory_in_this_process
 from parts.training.training_setup import ACTIVATIONS, PRECISIONS, SetupSpec, StepVariant
 from parts.training.wenet_package import INSTALL, package_folder
 from parts.training.wenet_setup import make_setup
@@ -72,7 +72,7 @@ def measure(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     if min(args.rows, args.rounds) < 1 or not 1 <= args.seconds <= 60:
         raise ValueError("--rows and --rounds must be 1 or more, --seconds between 1 and 60")
     precisions = args.precisions or PRECISIONS[: 2 if bfloat16_instructions() else 1]
-    encoder, decoder = (TOY, TOY_DECODER) if args.quick else (EncoderConfig(), DecoderConfig())
+    encoder, decoder = (TOY_ENCODER, TOY_DECODER) if args.quick else (EncoderConfig(), DecoderConfig())
     seconds, rounds = (1.0, 1) if args.quick else (args.seconds, args.rounds)
     encoders = {OURS: encoder, NORM_ALONE: replace(encoder, norm="layer"), CONFORMER: conformer(encoder)}
     size = BatchSize(rows=args.rows, seconds=seconds, tokens=int(4 * seconds))
@@ -87,7 +87,7 @@ def measure(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
         if activations == DEFAULT or name != WENETS  # WeNet's model keeps all activations
     ]
     times, memory = time_steps(specs, variants, rounds), measure_memory(specs, variants)
-    ranks = {name: scaling(specs[name], precisions[0], rounds) for name in (OURS, CONFORMER)}
+    ranks = {name: measure_rank_scaling(specs[name], precisions[0], rounds) for name in (OURS, CONFORMER)}
     audio = args.rows * seconds
     goals = find_goals(times, memory, precisions)
     text = "\n\n".join(
@@ -124,7 +124,10 @@ def time_steps(specs: dict[str, SetupSpec], variants: Sequence[StepVariant], rou
     """Time the steps of all variants by turns. The variants of a model use the same weights."""
     precisions = tuple(dict.fromkeys(variant.precision for variant in variants))
     setups = {name: make_setup(spec, precisions) for name, spec in specs.items()}
-    calls = {variant.name: setups[variant.model].call(variant.precision, variant.activations) for variant in variants}
+    calls = {
+        variant.name: setups[variant.model].step_function(variant.precision, variant.activations)
+        for variant in variants
+    }
     with tqdm(total=rounds * len(calls), desc="steps", unit="turn", leave=False, disable=None) as bar:
         return by_turns(calls, rounds, 1, bar.update)
 
@@ -135,7 +138,7 @@ def measure_memory(specs: dict[str, SetupSpec], variants: Sequence[StepVariant])
     context, found = multiprocessing.get_context("forkserver"), {}
     for variant in tqdm(variants, desc="memory", leave=False, disable=None):
         with ProcessPoolExecutor(1, mp_context=context) as process:
-            found[variant.name] = process.submit(memory_here, specs[variant.model], variant).result()
+            found[variant.name] = process.submit(measure_memory_in_this_process, specs[variant.model], variant).result()
     return found
 
 

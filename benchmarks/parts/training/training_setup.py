@@ -21,15 +21,15 @@ from wenet_fusion.training.optimisation.update import Gradients
 from wenet_fusion.training.training_config import Precision, TrainingConfig
 
 PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
-# The activations that are kept for the backward pass: label in tables -> whether activation checkpointing is on.
+# Which activations the forward pass keeps for the backward pass: label in tables -> is activation checkpointing on?
 ACTIVATIONS = {"default": False, "layer inputs kept": True}
 VOCABULARY = 5000
-STEP = 1  # each measured step passes this number, so that all draw the same chunking and masks
+STEP = 1  # every measured step has this number, so that all steps draw the same chunking and masks
 RATE = 1e-6  # so small that the weights hardly change
 
 
 class StepVariant(NamedTuple):
-    """A combination of model, precision and kept activations, to be timed."""
+    """A combination of model, precision and kept activations whose steps are measured."""
 
     model: str
     precision: Precision
@@ -55,7 +55,7 @@ class SetupSpec(NamedTuple):
 
 
 class TrainingSetup:
-    """Our model with its optimiser and a batch; with several `ranks`, each rank trains on a batch of its own."""
+    """Our model with its optimiser and a batch; all ranks have the same batch."""
 
     def __init__(self, spec: SetupSpec, precisions: tuple[Precision, ...], ranks: Ranks = Ranks()) -> None:
         torch.manual_seed(spec.seed)
@@ -68,20 +68,20 @@ class TrainingSetup:
         }
         self._batch = made_batch(spec.size, self.model.config.frontend.sample_rate, VOCABULARY)
 
-    def call(self, precision: Precision, activations: str) -> Callable[[], None]:
+    def step_function(self, precision: Precision, activations: str) -> Callable[[], None]:
         """Return a function that runs a step: forward pass, backward pass, update."""
         gradients = self._gradients[precision]
 
         def step() -> None:
-            checkpoint_activations(self.model, ACTIVATIONS[activations])
+            set_activation_checkpointing(self.model, ACTIVATIONS[activations])
             gradients.compute(STEP, [self._batch], self._optimizer, stop=False)
             gradients.apply(self._optimizer)
 
         return step
 
 
-def checkpoint_activations(model: nn.Module, checkpointed: bool) -> None:
-    """Turn activation checkpointing on or off: the backward pass then computes the layers again."""
+def set_activation_checkpointing(model: nn.Module, checkpointed: bool) -> None:
+    """Turn activation checkpointing on or off. When on, the backward pass computes the layers' activations again."""
     for module in model.modules():
         module.__class__ = LayerChain if type(module) is RecomputedChain else type(module)
     if checkpointed:

@@ -46,8 +46,11 @@ class WenetTrainingSetup:
             "tasks": [""] * rows,
         }
 
-    def call(self, precision: Precision, activations: str) -> Callable[[], None]:
-        """Return a function that runs a step; see `TrainingSetup.call`. WeNet's model always keeps all activations."""
+    def step_function(self, precision: Precision, activations: str) -> Callable[[], None]:
+        """Return a function that runs a step, as `TrainingSetup` does.
+
+        WeNet's model keeps all activations, whatever `activations` is.
+        """
         dtype, parameters = AUTOCAST[precision], list(self.model.parameters())
 
         def step() -> None:
