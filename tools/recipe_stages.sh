@@ -1,4 +1,4 @@
-# Sourced by tools/recipe.sh: the work of stages 1 to 8, a function each, with the variables that recipe.sh sets.
+# The work of stages 1 to 8, one function per stage. tools/recipe.sh sources this file and sets the variables.
 # shellcheck shell=bash disable=SC2154  # variables of recipe.sh
 
 # Print the folder of a test set's results.
@@ -62,7 +62,7 @@ lists_stage() {
 }
 
 training_stage() {
-  local aside times=()
+  local earlier ctm_option=()
   need_stage 0
   need_stage 1 data/train/global_cmvn
   need_stage 2 data/lang/units.txt
@@ -70,28 +70,28 @@ training_stage() {
   change_stage 4
   if [ -f "$dir/.training" ]; then
     if [ "$force" = true ]; then
-      aside=$dir.$(date +%Y%m%d-%H%M%S)
-      mv "$dir" "$aside"
-      echo "the earlier training is now in $aside"
+      earlier=$dir.$(date +%Y%m%d-%H%M%S)
+      mv "$dir" "$earlier"
+      echo "the earlier training is now in $earlier"
     elif [ "$(cat "$dir/.training")" = "$(stage_settings 4)" ]; then
-      echo "going on with the training in $dir"
+      echo "resuming the training in $dir"
     else
-      # Some settings may change, such as the mini-batch size after memory ran out: `wenet-fusion train` checks them.
-      echo "going on with the training in $dir, if the changed settings allow it; otherwise name another folder with" \
+      # A training can be resumed with some changes, such as smaller batches; `wenet-fusion train` refuses the others.
+      echo "the settings have changed; trying to resume the training in $dir. If that fails, name another folder with" \
         "--dir, or start anew with --force true"
     fi
   fi
   mkdir -p "$dir"
   stage_settings 4 >"$dir/.training"
-  [ ! -f data/dev/words.ctm ] || times=(training.dev_ctm=data/dev/words.ctm)
+  [ ! -f data/dev/words.ctm ] || ctm_option=(training.dev_ctm=data/dev/words.ctm)
   # shellcheck disable=SC2086
   "${train_launcher[@]}" train --config "$train_config" --train_data "data/train/$list" --dev_data "data/dev/$list" \
     --model_dir "$dir" ${checkpoint:+--init_from "$checkpoint"} "seed=$seed" "data.data_type=$data_type" "data.cmvn=data/train/global_cmvn" \
-    "training.num_workers=$num_workers" "${tokenizer[@]}" ${times[@]+"${times[@]}"} $overrides
+    "training.num_workers=$num_workers" "${tokenizer[@]}" ${ctm_option[@]+"${ctm_option[@]}"} $overrides
 }
 
 evaluation_stage() {
-  local name times
+  local name ctm_option
   # shellcheck disable=SC2046
   need_stage 3 $(paths_of "train dev $test_sets" "$list")
   need_stage 4
@@ -100,29 +100,31 @@ evaluation_stage() {
   wenet-fusion average --model_dir "$dir" --num "$average_num" --train_data "data/train/$list" \
     --dev_data "data/dev/$list" --output "$averaged"
   for name in $test_sets; do
-    times=()
-    [ ! -f "data/$name/words.ctm" ] || times=(--ctm "data/$name/words.ctm")
+    ctm_option=()
+    [ ! -f "data/$name/words.ctm" ] || ctm_option=(--ctm "data/$name/words.ctm")
     [ "$name" = "$test_sets" ] || echo "data/$name:"
     # shellcheck disable=SC2086
     "${launcher[@]}" evaluate --checkpoint "$averaged" --data "data/$name/$list" --modes $decode_modes \
-      --chunkings $chunkings --unit "$error_unit" ${times[@]+"${times[@]}"} --result_dir "$(results_of "$name")"
+      --chunkings $chunkings --unit "$error_unit" ${ctm_option[@]+"${ctm_option[@]}"} \
+      --result_dir "$(results_of "$name")"
   done
 }
 
 export_stage() {
-  local times=()
+  local ctm_option=()
   need_stage 5 "$averaged"
   need_stage 3 "data/dev/$list"
   need_files 0 ${corpus_files[@]+"${corpus_files[@]}"}
-  [ ! -f data/dev/words.ctm ] || times=(--ctm data/dev/words.ctm)
+  [ ! -f data/dev/words.ctm ] || ctm_option=(--ctm data/dev/words.ctm)
   change_stage 6
-  wenet-fusion export "$averaged" "$exported" --data "data/dev/$list" ${times[@]+"${times[@]}"}
+  wenet-fusion export "$averaged" "$exported" --data "data/dev/$list" ${ctm_option[@]+"${ctm_option[@]}"}
   # shellcheck disable=SC2086
   [ -z "$targets" ] || python "$root/tools/measure_exports.py" "$averaged" --data "data/dev/$list" \
     --num_utterances "$export_utterances" --targets $targets --output "$dir/exports"
 }
 
-# Stream a set through the exported file at each chunking: stream_set NAME LABEL [ARGUMENT...]
+# Stream the set NAME through the exported file at each chunking, and write $dir/LABEL.CHUNKING. Further arguments are
+# passed to measure_streaming.py: stream_set NAME LABEL [ARGUMENT...]
 stream_set() {
   local name=$1 label=$2 chunking
   shift 2
@@ -135,15 +137,15 @@ stream_set() {
 }
 
 streaming_stage() {
-  local times=() delays=() records=() groups=() folder
+  local ctm_option=() delay_option=() records=() groups=() folder
   need_files 3 "data/$test_set/$list"
   need_files 0 ${corpus_files[@]+"${corpus_files[@]}"}
   need_stage 5 "$results/results.json"
   need_stage 6 "$exported"
   change_stage 7
   rm -rf "$dir"/stream.* "$dir"/silence.* "$dir"/align
-  [ ! -f "data/$test_set/words.ctm" ] || times=(--ctm "data/$test_set/words.ctm")
-  stream_set "$test_set" stream ${times[@]+"${times[@]}"}
+  [ ! -f "data/$test_set/words.ctm" ] || ctm_option=(--ctm "data/$test_set/words.ctm")
+  stream_set "$test_set" stream ${ctm_option[@]+"${ctm_option[@]}"}
   [ ! -f "data/silence/$list" ] || stream_set silence silence
   for folder in "$dir"/stream.*; do
     [ -f "$folder/stream.json" ] || continue
@@ -154,10 +156,11 @@ streaming_stage() {
   done
   [ ! -f "data/$test_set/utt2group" ] || groups=(--groups "data/$test_set/utt2group")
   [ ${#records[@]} = 0 ] || wenet-fusion report "$results" --streamed "${records[@]}" ${groups[@]+"${groups[@]}"}
-  # Stage 6 has measured the emission delay if the dev set has word times and the model recognised some of its words.
+  # Stage 6 has measured the emission delay only if dev has word times and the model recognised some of its words.
   [ ! -f data/dev/words.ctm ] || [[ $(wenet-fusion-runtime info "$exported") == *"--ctm corrects"* ]] \
-    || delays=(--word_times "$exported")
-  wenet-fusion align "$averaged" --data "data/$test_set/$list" ${delays[@]+"${delays[@]}"} --output "$dir/align" --worst 5
+    || delay_option=(--word_times "$exported")
+  wenet-fusion align "$averaged" --data "data/$test_set/$list" ${delay_option[@]+"${delay_option[@]}"} \
+    --output "$dir/align" --worst 5
   [ ! -f "data/$test_set/words.ctm" ] || python "$root/tools/measure/measure_timestamps.py" "data/$test_set/words.ctm" \
     "$dir/align/words.ctm" --output "$dir/align/word_times.json"
   python "$root/tools/measure/plot_training.py" "$dir/train_log.jsonl" "$dir/training.png"
@@ -173,7 +176,7 @@ language_model_stage() {
   need_stage 6 "$exported"
   change_stage 8
   streamed=$(streamed_chunkings)
-  [ -n "$streamed" ] || fail "--chunkings $chunkings names none that can be streamed, such as 16/4"
+  [ -n "$streamed" ] || fail "--chunkings $chunkings: none of these can be streamed; add one, such as 16/4"
   if [ -n "$lm_arpa" ]; then
     model=$lm_arpa
   else

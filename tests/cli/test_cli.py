@@ -136,9 +136,12 @@ def test_score_reports_missing_utterances(tmp_path, capsys):
     (tmp_path / "ref").write_text("a one two\nb three\n")
     (tmp_path / "hyp").write_text("a one too\n")
     assert run("score", tmp_path / "ref", tmp_path / "hyp") == 1
-    assert "b" in capsys.readouterr().out
+    message = (
+        f"1 key is in only one of the two files:\nb is missing in {tmp_path / 'hyp'}: all its words count as deleted\n"
+    )
+    assert capsys.readouterr().err == message
     (tmp_path / "empty").write_text("\n")
-    with pytest.raises(ValueError, match="empty: holds no transcript; give lines of a key and its words"):
+    with pytest.raises(ValueError, match="empty: holds no transcript; .* on each line a key, then its words"):
         run("score", tmp_path / "empty", tmp_path / "hyp")
     assert run("score", tmp_path / "ref", tmp_path / "empty", "--brief") == 1
 

@@ -13,6 +13,8 @@ from wenet_fusion.evaluation.report.write import check_report_path, write_report
 from wenet_fusion.scoring.error_rate import Scoring, score
 from wenet_fusion.scoring.transcripts import Counting, counted
 
+FORMAT = "the format of Kaldi's file `text`: on each line a key, then its words"
+
 
 def add(verb: Verb) -> None:
     """Add the verb to the command."""
@@ -25,7 +27,7 @@ def add(verb: Verb) -> None:
             "reference.txt hypothesis.txt --unit char --brief --report errors.html",
         ],
     )
-    p.add_argument("reference", type=Path, help="correct transcripts: lines of a key and its words, as Kaldi's text")
+    p.add_argument("reference", type=Path, help=f"correct transcripts, in {FORMAT}")
     p.add_argument("hypothesis", type=Path, help="recognised transcripts, in the same format")
     p.add_argument("--report", type=Path, help="report to write, *.html or *.md")
     p.add_argument("--brief", action="store_true", help="print the totals without the alignment of each utterance")
@@ -33,24 +35,22 @@ def add(verb: Verb) -> None:
 
 
 def score_command(args: argparse.Namespace) -> int:
-    """Run the verb and return the exit status: 1 if a key is only in one of the files."""
+    """Run the verb and return the exit status: 1 if a key is in only one of the files."""
     if args.report is not None:
         check_report_path(args.report)
     how = counting(args)
     references = read_table(args.reference)
     if not references:
-        raise ValueError(f"{args.reference}: holds no transcript; give lines of a key and its words, as Kaldi's text")
+        raise ValueError(f"{args.reference}: holds no transcript; write transcripts in {FORMAT}")
     result = score(references, read_table(args.hypothesis), how)
     print(result.report(args.brief, how.noun), end="")
-    problems = [f"{args.hypothesis} has no {key}, which counts as deleted" for key in result.missing]
-    problems += [f"{args.reference} has no {key}, which is not counted" for key in result.extra]
+    problems = [f"{key} is missing in {args.hypothesis}: all its {how.noun} count as deleted" for key in result.missing]
+    problems += [f"{key} is missing in {args.reference}: it is not counted" for key in result.extra]
     if args.report is not None:
         write_report(_score_report(args, result, how, problems), args.report)
     if problems:
-        print(
-            f"{len(result.missing) + len(result.extra)} keys are not in both files:\n{list_problems(problems)}",
-            file=sys.stderr,
-        )
+        keys = "1 key is" if len(problems) == 1 else f"{len(problems)} keys are"
+        print(f"{keys} in only one of the two files:\n{list_problems(problems)}", file=sys.stderr)
     return 1 if problems else 0
 
 
