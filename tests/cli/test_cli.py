@@ -139,7 +139,7 @@ def test_score_reports_missing_utterances(tmp_path, capsys):
     message = (
         f"1 key is in only one of the two files:\nb is missing in {tmp_path / 'hyp'}: all its words count as deleted\n"
     )
-    assert capsys.readouterr().err == message
+    assert message in capsys.readouterr().err
     (tmp_path / "empty").write_text("\n")
     with pytest.raises(ValueError, match="empty: holds no transcript; .* on each line a key, then its words"):
         run("score", tmp_path / "empty", tmp_path / "hyp")
