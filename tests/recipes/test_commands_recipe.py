@@ -61,7 +61,7 @@ def test_texts_become_speech_and_a_model(tmp_path: Path, environment: dict[str, 
     clone_recipe(root, COMMANDS)
     write_english(tmp_path / "corpora" / "english")
     options = ["--data", "corpora", "--speech", "speech", "--synthesizers", "flite=0.02", "--whisper", "",
-        "--foreign_hours", "0", "--sound_hours", "0.01", "--test_sets", "english_dev", "--average_num", "1",
+        "--foreign_hours", "0", "--sound_hours", "0.01", "--wordless_test_hours", "0.02", "--test_sets", "english_dev", "--average_num", "1",
         "--vocab_size", "60", "--lm_sentences", "2000", "--chunkings", "full 8/8", "--overrides", SIZES,
     ]  # fmt: skip
     done = run_commands(root, environment, *options)
@@ -71,6 +71,8 @@ def test_texts_become_speech_and_a_model(tmp_path: Path, environment: dict[str, 
         assert (folder / name).is_file(), name
     keys = {line.split()[0].split("-")[0] for line in (root / COMMANDS / "data/train/text").read_text().splitlines()}
     assert {"flite", "sounds"} <= keys
+    sounds = (root / COMMANDS / "data" / "sounds" / "text").read_text().splitlines()
+    assert len(sounds) > 3 and not [line for line in sounds if len(line.split()) > 1]
     again = run_commands(root, environment, *options)
     assert again.returncode == 0 and again.stdout.count("done before with the same settings") == 10
 

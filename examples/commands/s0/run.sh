@@ -26,8 +26,9 @@ synthesizers="hibari=14 kokoro=7 flite=2 festival=0.7" # synthesizers and the ho
 kokoro=                         # folder of kokoro.onnx and voices/, for the synthesizer kokoro
 test_voices="af_nova am_echo bf_isabella bm_lewis am_puck af_bella" # voices of kokoro for the test set only
 dev_voices="bf_alice am_liam af_sky am_onyx" # voices of kokoro for the dev set only
-foreign_hours=0.9               # hours of synthetic speech in other languages, without transcripts
+foreign_hours=2.6               # hours of synthetic speech in other languages, without transcripts
 sound_hours=1.5                 # hours of silence, noise, music and speech backwards, without transcripts
+wordless_test_hours=1           # hours of each of the test sets foreign and sounds, for the model card; 0: none
 whisper=tiny.en                 # faster-whisper model that sorts out unclear speech: name or folder; empty: keep everything
 seed=0                          # seed of the training
 vocab_size=250                  # number of BPE pieces
@@ -91,7 +92,7 @@ corpus_stages=("synthetic speech" "data")
 
 corpus_settings() {
   case $1 in
-    -1) echo "speech=$speech synthesizers=$synthesizers foreign=$foreign_hours sounds=$sound_hours whisper=$whisper" \
+    -1) echo "speech=$speech synthesizers=$synthesizers foreign=$foreign_hours sounds=$sound_hours tests=$wordless_test_hours whisper=$whisper" \
       "voices=$test_voices/$dev_voices grammar=$(fingerprint conf/grammar.yaml)" ;;
     0) echo "data=$data speech=$speech sentences=$lm_sentences grammar=$(fingerprint conf/grammar.yaml) code=$(cat local/{divide_corpora,folders}.py | cksum | tr ' ' '-') $(optional_corpora)$(cat "$data"/english/{train,dev}/text "$speech"/*/{kept,text} 2>/dev/null | cksum | tr ' ' '-')" ;;
   esac
@@ -162,12 +163,16 @@ make_speech() {
   # The list of an earlier run with Whisper would leave speech out.
   [ -n "$whisper" ] || for name in ${spoken[@]+"${spoken[@]}"}; do rm -f "$name"/{kept,rejected}; done
   if [[ " $synthesizers" == *" hibari="* ]] && [ "$foreign_hours" != 0 ]; then
-    speak foreign hibari "$foreign_hours" --foreign es fr de ru pl it nl sv pt \
+    speak foreign hibari "$foreign_hours" --foreign es fr de ru pl it nl sv pt sk sl hr lt et id bg lv \
       --count "$(awk "BEGIN { print int(3000 * $foreign_hours) + 10 }")" --
+    [ "$wordless_test_hours" = 0 ] || speak test_foreign hibari "$wordless_test_hours" --foreign tr da cs fi hu ro \
+      --count "$(awk "BEGIN { print int(3000 * $wordless_test_hours) + 10 }")" --
   fi
   if [ "$sound_hours" != 0 ]; then
     python local/make_sounds.py --speech "$data/english/train/wav.scp" --root "$data/english" --hours "$sound_hours" \
       --output "$speech/sounds"
+    [ "$wordless_test_hours" = 0 ] || python local/make_sounds.py --speech "$data/english/dev/wav.scp" --root "$data/english" \
+      --hours "$wordless_test_hours" --seed 1 --output "$speech/test_sounds"
   fi
 }
 
