@@ -18,7 +18,7 @@ from wenet_fusion_runtime.model.metadata import KINDS, ONNX
 from wenet_fusion_runtime.model.model_file import read_meta
 from wenet_fusion_runtime.search.language_models.language_model import is_kenlm_binary, load_language_model
 from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
-from wenet_fusion_runtime.stream.installed_model import BUNDLED, CARD, DESCRIPTION, PACKAGE
+from wenet_fusion_runtime.stream.installed_model import CARD, DESCRIPTION, PACKAGE
 
 _PROJECT = """\
 [build-system]
@@ -40,6 +40,7 @@ packages = ["{package}"]
 {package} = ["*"]
 """
 GZIP = b"\x1f\x8b"  # the first bytes of gzip files
+BUNDLED = Path(__file__).parents[1] / "runtime" / "wenet_fusion_runtime" / "bundled_model"  # of this checkout
 _DEFAULTS = DecodingOptions()
 
 

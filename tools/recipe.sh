@@ -55,6 +55,9 @@ enter_recipe() {
     [[ ${!name} =~ ^[0-9]+$ ]] || fail "--$name ${!name} is not a number"
   done
   [[ $lm_prune =~ ^0(\ +[0-9]+)*$ ]] || fail "--lm_prune '$lm_prune' is not a list of counts that begins with 0, such as '0 0 1'"
+  # shellcheck disable=SC2086
+  [ "$(wc -w <<<"$lm_prune")" -le "$lm_order" ] && sort -nc <(printf '%s\n' $lm_prune) 2>/dev/null \
+    || fail "--lm_prune '$lm_prune': give at most --lm_order ($lm_order) counts, none smaller than the one before"
   choose_launchers
   caller=$PWD
   checkpoint=$(from_caller "$checkpoint")

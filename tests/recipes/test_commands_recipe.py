@@ -1,5 +1,6 @@
 """The commands recipe from texts to a streamed model, with a stand-in for the command flite."""
 
+import gzip
 import json
 import os
 import subprocess
@@ -61,7 +62,8 @@ def test_texts_become_speech_and_a_model(tmp_path: Path, environment: dict[str, 
     clone_recipe(root, COMMANDS)
     write_english(tmp_path / "corpora" / "english")
     options = ["--data", "corpora", "--speech", "speech", "--synthesizers", "flite=0.02", "--whisper", "",
-        "--foreign_hours", "0", "--sound_hours", "0.01", "--wordless_test_hours", "0.02", "--test_sets", "english_dev", "--average_num", "1",
+        "--foreign_hours", "0", "--sound_hours", "0.01", "--wordless_test_hours", "0.02",
+        "--test_sets", "english_dev", "--average_num", "1",
         "--vocab_size", "60", "--lm_sentences", "2000", "--chunkings", "full 8/8", "--overrides", SIZES,
     ]  # fmt: skip
     done = run_commands(root, environment, *options)
@@ -90,7 +92,15 @@ def test_new_words_are_spoken_and_test_texts_are_not_in_the_language_model(
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     spoken = [line.split("\t")[1] for line in (speech / "texts" / "flite.tsv").read_text().splitlines()]
     shared = next(text for text in spoken if len(text.split()) > 3)
-    (speech / "texts" / "test_voices.tsv").write_text(f"words\tSECRET\ncommands\t{shared}\n")
+    (tmp_path / "corpora" / "text").mkdir()
+    (tmp_path / "corpora" / "text" / "open.txt.gz").write_bytes(
+        gzip.compress(f"{shared.lower()}!\nSome open text.\n".encode())
+    )
+    (speech / "test_voices").mkdir()
+    (speech / "texts" / "test_voices.tsv").write_text("words\tSECRET\n")
+    recording = (speech / "flite" / "wav.scp").read_text().split()[1]
+    for name, value in (("wav.scp", recording), ("text", shared), ("utt2spk", "a")):
+        (speech / "test_voices" / name).write_text(f"test_voices-0 {value}\n")
     (speech / "texts" / "foreign.tsv").write_text("foreign-de\tLicht an\n")
     (speech / "flite" / "kept").write_text("")  # of an earlier run with Whisper
     grammar = root / COMMANDS / "conf" / "grammar.yaml"
@@ -104,7 +114,8 @@ def test_new_words_are_spoken_and_test_texts_are_not_in_the_language_model(
     assert [line.split(maxsplit=1)[1] for line in lines] == texts[: len(lines)]
     assert set(lines) <= set((root / COMMANDS / "data" / "train" / "text").read_text().splitlines())
     written = (root / COMMANDS / "data" / "text" / "lm.txt").read_text().splitlines()
-    assert "SECRET" not in written and shared not in written and 90 <= len(written) - len(texts) <= 100
+    assert "SECRET" not in written and shared not in written and "SOME OPEN TEXT" in written
+    assert 90 <= len(written) - len(texts) <= 101
     assert set(texts) <= {*written, shared}
     assert (root / COMMANDS / "data" / "english_dev" / "data.list").is_file()
 

@@ -149,6 +149,12 @@ def test_the_command_writes_the_same_texts_for_the_same_seed(tmp_path: Path) -> 
         assert main([*grammar, "--seed", str(seed), "--output", str(tmp_path / name)]) == 0
         found.append((tmp_path / name).read_text())
     assert found[0] == found[1] != found[2] and len(found[0].splitlines()) == 50
+    (tmp_path / "queries").write_text("Wake me at nine.\n123\nplay jazz\n")
+    options = ["--open_text", str(tmp_path / "queries"), "--all_open_text", "--open_share", "0", "--seed", "1"]
+    assert main([*grammar, *options, "--output", str(tmp_path / "d")]) == 0
+    first, second, *drawn = (tmp_path / "d").read_text().splitlines()
+    assert (first, second) == ("open\tWAKE ME AT NINE", "open\tPLAY JAZZ")
+    assert len(drawn) == 50 and not [line for line in drawn if line.startswith("open")]
     assert main(["--foreign", "es", "--count", "3", "--output", str(tmp_path / "es")]) == 0
     assert (tmp_path / "es").read_text() == "foreign-es\tabre la puerta\n" * 3
 

@@ -177,6 +177,19 @@ def test_updates_of_muon_are_those_of_torch_up_to_its_bfloat16():
     assert way > 0.1 and (weight.detach() - other.detach()).norm() < 0.03 * way
 
 
+def test_a_closure_gives_muon_its_gradients():
+    weight = nn.Parameter(torch.eye(3))
+    optimizer = MuonWithAdamW([{"params": [weight], "muon_momentum": 0.9, "weight_decay": 0.0}], lr=0.01)
+
+    def loss() -> torch.Tensor:
+        value = weight.square().sum()
+        value.backward()
+        return value
+
+    assert optimizer.step(loss).item() == 3.0 and optimizer.step(loss).item() < 3.0
+    assert set(optimizer.state[weight]) == {"step", "momentum"} and weight.grad is None
+
+
 def test_muon_leaves_parameters_without_a_gradient(trained):
     model = copy.deepcopy(trained.model)
     optimizer = build_optimizer(muon(), model)

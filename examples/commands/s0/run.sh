@@ -94,7 +94,7 @@ corpus_settings() {
   case $1 in
     -1) echo "speech=$speech synthesizers=$synthesizers foreign=$foreign_hours sounds=$sound_hours tests=$wordless_test_hours whisper=$whisper" \
       "voices=$test_voices/$dev_voices grammar=$(fingerprint conf/grammar.yaml)" ;;
-    0) echo "data=$data speech=$speech sentences=$lm_sentences grammar=$(fingerprint conf/grammar.yaml) code=$(cat local/{divide_corpora,folders}.py | cksum | tr ' ' '-') $(optional_corpora)$(cat "$data"/english/{train,dev}/text "$speech"/*/{kept,text} 2>/dev/null | cksum | tr ' ' '-')" ;;
+    0) echo "data=$data speech=$speech sentences=$lm_sentences grammar=$(fingerprint conf/grammar.yaml) code=$(cat local/{divide_corpora,folders,make_texts,language,templates,quantities}.py | cksum | tr ' ' '-') open=$(cat "$data"/text/*.txt.gz 2>/dev/null | cksum | tr ' ' '-') $(optional_corpora)$(cat "$data"/english/{train,dev}/text "$speech"/*/{kept,text} 2>/dev/null | cksum | tr ' ' '-')" ;;
   esac
 }
 
@@ -178,16 +178,17 @@ make_speech() {
 
 # Write the text of the language model, without the sentences of four or more words that dev and test sets hold.
 write_lm_text() {
-  local name held_out=data/text/held_out.txt
+  local name open=() held_out=data/text/held_out.txt
   mkdir -p data/text
-  for name in "$speech"/texts/{test_,dev_}*.tsv; do [ ! -f "$name" ] || cut -f 2- "$name"; done | awk 'NF > 3' >"$held_out"
-  python local/make_texts.py --count "$lm_sentences" --seed 1 --open_share 0 --output data/text/drawn.tsv
+  for name in data/*/text; do [ "$name" = data/train/text ] || [ ! -f "$name" ] || cut -d ' ' -f 2- "$name"; done | awk 'NF > 3' >"$held_out"
+  for name in "$data"/text/*.txt.gz; do [ ! -f "$name" ] || open+=("$name"); done
+  python local/make_texts.py --count "$lm_sentences" --seed 1 --open_share 0 --all_open_text \
+    ${open[@]+--open_text "${open[@]}"} --output data/text/drawn.tsv
   {
     cut -f 2- data/text/drawn.tsv
     for name in "$speech"/texts/*.tsv; do
       case ${name##*/} in test_* | dev_* | foreign.tsv) ;; *) [ ! -f "$name" ] || cut -f 2- "$name" ;; esac
     done
-    for name in "$data"/text/*.txt.gz; do [ ! -f "$name" ] || gzip -dc "$name"; done
   } | { grep -vxF -f "$held_out" || true; } >"$lm_text"
 }
 

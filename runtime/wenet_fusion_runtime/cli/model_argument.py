@@ -47,7 +47,7 @@ def parse_with_installed_model(parser: argparse.ArgumentParser, arguments: Seque
         installed.check_file()
         options.card = installed.card
     elif command == _SERVE:
-        options.example = options.example or installed.example
+        options.example = installed.example if options.example is None else options.example
     if command == _INFO:
         return options
     if options.confidence_threshold is None:

@@ -168,7 +168,7 @@ def search_options(options: DecodingOptions, arguments: argparse.Namespace) -> D
         length_penalty=arguments.length_penalty,
         token_threshold=arguments.token_threshold,
         blank_skip_threshold=arguments.blank_skip_threshold,
-        confidence_threshold=arguments.confidence_threshold or 0.0,
+        confidence_threshold=arguments.confidence_threshold,
     )
 
 

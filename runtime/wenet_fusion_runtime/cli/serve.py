@@ -79,7 +79,7 @@ def add(commands: Commands) -> None:
     )
     _add_engine_arguments(serve.add_argument_group("engine"))
     serve.add_argument(
-        "--example", default="", metavar="TEXT", help="a sentence that the page suggests to say (default: none)"
+        "--example", metavar="TEXT", help="a sentence that the page suggests to say (default: the installed model's)"
     )
     serve.add_argument(
         "--log_level",
@@ -251,7 +251,7 @@ def _serve(options: argparse.Namespace) -> int:
     sockets = bind(settings.bind)  # fail before the model is loaded if the port is taken
     recognizer, _ = build_recognizer(options)
     create_stream(recognizer, options)  # fail now, not at the first client, if the chunk is wrong
-    run(recognizer, ModelTitle(options.model.name, options.example), settings, sockets, _announce)
+    run(recognizer, ModelTitle(options.model.name, options.example or ""), settings, sockets, _announce)
     return 0
 
 

@@ -48,7 +48,7 @@ class DecodingOptions:
     formatter: Formatter | None = None  # rewrites the text of a closed segment; see `load_formatter`
     grammar: Grammar | None = None  # the sentences that may be found; None: any text
     grammar_threshold: float = DEFAULT_THRESHOLD  # largest grammar gap, nats per token; inf rejects no sentence
-    confidence_threshold: float = 0.0  # segments whose tokens have a lower mean confidence have no text
+    confidence_threshold: float | None = None  # least mean confidence of a segment's tokens, else no text; None: 0
 
     def __post_init__(self) -> None:
         if self.mode is not None and self.mode not in SEARCH_MODES:
@@ -77,7 +77,7 @@ class DecodingOptions:
                 f"grammar_threshold must be positive and at most {MAX_WEIGHT:g}, or inf to reject nothing, found "
                 f"{self.grammar_threshold}"
             )
-        if not 0 <= self.confidence_threshold <= 1:
+        if self.confidence_threshold is not None and not 0 <= self.confidence_threshold <= 1:
             raise ValueError(f"confidence_threshold must be 0 to 1, found {self.confidence_threshold}")
         if not 0.5 <= self.blank_skip_threshold <= 1:
             raise ValueError(f"blank_skip_threshold must be 0.5 to 1, found {self.blank_skip_threshold}")
@@ -126,6 +126,7 @@ class DecodingOptions:
         ctc_weight = meta.ctc_weight if self.ctc_weight is None else self.ctc_weight
         given = {field.name: getattr(self, field.name) for field in fields(DecodingOptions)}
         chosen = {"mode": mode, "beam_size": beam_size, "ctc_weight": ctc_weight, "nbest": nbest}
+        chosen["confidence_threshold"] = self.confidence_threshold or 0.0
         if self.formatter is not None and not isinstance(self.formatter, SafeFormatter):
             given["formatter"] = SafeFormatter(self.formatter)
         return ResolvedOptions(**(given | chosen | {"reverse_weight": reverse_weight}))
@@ -153,6 +154,7 @@ class ResolvedOptions(DecodingOptions):
     ctc_weight: float
     reverse_weight: float
     nbest: int
+    confidence_threshold: float = 0.0
 
 
 def check_alternatives(mode: str, what: str) -> None:

@@ -73,7 +73,7 @@ class InstalledModel:
         Raises:
             OSError, ValueError, ImportError: see `Recognizer` and `load_language_model`.
         """
-        if options.confidence_threshold == 0:
+        if options.confidence_threshold is None:
             options = replace(options, confidence_threshold=self.confidence_threshold)
         path = self.language_model_for(options.mode)
         if path is not None and options.language_model is None:

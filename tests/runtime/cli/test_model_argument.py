@@ -30,7 +30,8 @@ def test_an_installed_model_is_found_with_its_weights(package: Path, files: Path
     options = found.recognizer(DecodingOptions(beam_size=2)).options
     assert (options.lm_weight, options.word_bonus, options.beam_size) == (0.25, 0.5, 2)
     assert options.confidence_threshold == 0.125
-    assert found.recognizer(DecodingOptions(confidence_threshold=0.5)).options.confidence_threshold == 0.5
+    for own in (0.0, 0.5):
+        assert found.recognizer(DecodingOptions(confidence_threshold=own)).options.confidence_threshold == own
     assert options.language_model is not None and list(options.language_model.words) == ["a"]
 
 

@@ -104,7 +104,7 @@ def bundled(files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def served(*arguments: str) -> str:
+def served(*arguments: str) -> str | None:
     """The sentence that the page of `serve` suggests."""
     return parse_with_installed_model(build_parser(), arguments).example
 
@@ -117,7 +117,8 @@ def test_the_runtimes_own_model_is_used_without_a_package(
     monkeypatch.setattr("wenet_fusion_runtime.stream.installed_model.find_spec", lambda name: None)
     assert installed_model().path == bundled / "model.zip"
     assert served("serve") == "turn it on" and served("serve", "--example", "stop") == "stop"
-    assert served("serve", str(files / "model.zip")) == ""
+    assert served("serve", "--example", "") == ""
+    assert served("serve", str(files / "model.zip")) is None
     capsys.readouterr()
     assert main(["info"]) == 0
     assert f"model card          {bundled / 'README.md'}\n" in capsys.readouterr().out

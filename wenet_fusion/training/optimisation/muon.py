@@ -53,6 +53,8 @@ class MuonWithAdamW(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """Update the parameters that have a gradient, and drop the gradients of Muon's parameters."""
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
         for group in (each for each in self.param_groups if "muon_momentum" in each):
             for weight in (each for each in group["params"] if each.grad is not None):
                 state = self.state[weight]
@@ -63,4 +65,5 @@ class MuonWithAdamW(torch.optim.AdamW):
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
                 weight.add_(update, alpha=-0.2 * group["lr"] * max(weight.shape) ** 0.5)
                 weight.grad = None  # AdamW leaves out parameters without a gradient
-        return super().step(closure)
+        super().step()
+        return loss

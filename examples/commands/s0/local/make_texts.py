@@ -6,6 +6,7 @@ import argparse
 import gzip
 import re
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--grammar", type=Path, default=Path("conf/grammar.yaml"), help="templates of the language")
     parser.add_argument("--open_text", type=Path, nargs="*", default=[], help="files with a sentence per line")
+    parser.add_argument(
+        "--all_open_text", action="store_true", help="write each sentence of the open text once, before the drawn ones"
+    )
     parser.add_argument("--open_share", type=float, default=0.4, help="share of open text (default: %(default)s)")
     parser.add_argument(
         "--foreign", nargs="*", default=[], metavar="CODE", help="draw sentences of these languages instead"
@@ -73,9 +77,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         lines = draw_foreign(args.foreign, args.count, args.seed)
     else:
         language = Language(read_grammar(args.grammar))
-        lines = draw_texts(language, open_texts(args.open_text), args.count, args.open_share, args.seed)
+        texts = open_texts(args.open_text)
+        lines = draw_texts(language, texts, args.count, args.open_share, args.seed)
+        if args.all_open_text:
+            lines = chain((f"open\t{text}" for each in texts for text in each), lines)
     write_text(args.output, "".join(line + "\n" for line in lines))
-    print(f"{args.output}: {args.count} texts")
+    print(f"{args.output}: {args.count} texts" + ", and all open text" * args.all_open_text)
     return 0
 
 
