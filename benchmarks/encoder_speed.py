@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def build(sizes: Sizes, seed: int) -> list[Candidate]:
     with tempfile.TemporaryDirectory() as folder:
         builder = Builder(sizes, seed, Path(folder))
-        parts = [builder.conformer, builder.ours, builder.steps]
+        parts = [builder.conformer, builder.ours, builder.changes]
         return [candidate for part in tqdm(parts, desc="build", leave=False, disable=None) for candidate in part()]
 
 

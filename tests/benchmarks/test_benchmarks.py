@@ -220,10 +220,10 @@ def test_a_step_of_the_gpu_benchmark_stays_on_its_device() -> None:
     """The device "meta" computes nothing and refuses tensors of other devices, so a tensor left on the CPU is found
     without a GPU.
     """
-    forms = gpu_benchmark.build(QUICK, 0, torch.device("meta"))
-    assert len(forms) == 9
-    for form in forms:
-        form.prepare(SHAPE)()
+    variants = gpu_benchmark.build(QUICK, 0, torch.device("meta"))
+    assert len(variants) == 9
+    for variant in variants:
+        variant.prepare(SHAPE)()
 
 
 def test_the_runtime_benchmark_reports_what_it_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,17 +251,17 @@ def test_the_profile_counts_each_operator_of_a_step(tmp_path: Path, monkeypatch:
     assert profile_step.main(["--quick", "--steps", "3", "--output", str(tmp_path)]) == 0
     record = json.loads((tmp_path / "profile.json").read_text(encoding="utf-8"))
     text = (tmp_path / "profile.md").read_text(encoding="utf-8")
-    profiles = {(found["form"], found["shape"]): found for found in record["profiles"]}
+    profiles = {(found["variant"], found["shape"]): found for found in record["profiles"]}
     assert len(profiles) == 8 and all(min(found["operators"].values()) >= 0 for found in profiles.values())
-    for form, product in (
+    for variant, product in (
         (f"{CONFORMER}, {candidates.ONNX_INT8_DYNAMIC}", "DynamicQuantizeMatMul"),
         (f"{OURS}, {candidates.ONNX_INT8}", "MatMulIntegerToFloat"),
     ):
-        found = profiles[form, "2/4 x 1"]
+        found = profiles[variant, "2/4 x 1"]
         spent = found["operators"][product]
         assert spent > 0 and f"{product} {spent:.2f} (" in text
         products = sum(ms for name, ms in found["operators"].items() if name in (product, "MatMulIntegerToFloat"))
-        assert f"| {form} | {found['weights_megabytes']:.1f} | {products:.2f} |" in text
+        assert f"| {variant} | {found['weights_megabytes']:.1f} | {products:.2f} |" in text
     spent = profiles[f"{OURS}, {INT8}", "2/4 x 1"]["operators"]
     assert any(name.startswith("quantized::linear") for name in spent)
 
