@@ -24,7 +24,7 @@ PATIENCE = 30.0  # timeout for an answer, in seconds
 
 @dataclass(frozen=True)
 class ClientPlan:
-    """What the clients do."""
+    """The server, the recordings and the sessions of one run."""
 
     url: str
     recordings: str  # .npz of int16 arrays named 0, 1, ...

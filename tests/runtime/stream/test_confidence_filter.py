@@ -8,6 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.runtime.fake_model import FRAME, LoudnessModel, make_model, speak
 from wenet_fusion_runtime import DecodingOptions, EndpointRules, HotWord, Recognizer, Result, transcribe_offline
+from wenet_fusion_runtime.search.confidence_filter import ConfidenceFilter
+from wenet_fusion_runtime.search.frame_scores import FrameScores
+from wenet_fusion_runtime.search.greedy import GreedySearch
 from wenet_fusion_runtime.search.modes import GREEDY, PREFIX_BEAM, RESCORING
 
 UNSURE = make_model(LoudnessModel(sharpness=8.0))  # confidences differ from token to token
@@ -59,11 +62,11 @@ def test_an_open_segment_shows_doubtful_text_and_takes_new_hot_words() -> None:
 
 
 def test_the_empty_text_has_the_probability_of_silence() -> None:
-    options = DecodingOptions(GREEDY, confidence_threshold=1.0)
-    (result,) = transcribe_offline(UNSURE, speak("ab"), 4, 4, options)
-    (plain,) = transcribe_offline(UNSURE, speak("ab"), 4, 4, DecodingOptions(PREFIX_BEAM, beam_size=5))
-    (empty,) = [each for each in plain.hypotheses if not each.ids] or [result.hypotheses[0]]
-    assert result.hypotheses[0].score == pytest.approx(empty.ctc_score, abs=1e-4)
+    scores = FrameScores(np.log([[0.6, 0.4], [0.7, 0.3]]), np.array([[3, 0], [0, 4]]), np.log([0.4, 0.7]))
+    search = ConfidenceFilter(GreedySearch(), 1.0)
+    search.advance(scores, np.zeros((1, 2, 4), np.float32))
+    (only,) = search.final_hypotheses(5)
+    assert only.ids == () and only.score == only.ctc_score == pytest.approx(math.log(0.4 * 0.7))
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, math.nan])
