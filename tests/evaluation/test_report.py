@@ -278,7 +278,7 @@ def test_score_writes_a_report_and_names_missing_keys(tmp_path, capsys):
     assert run("score", *files, *options, "--report", tmp_path / "deep/r.html", "--brief") == 1
     printed = capsys.readouterr()
     assert "Overall -> 33.33 % N=6 C=4 S=0 D=2 I=0\n95 % interval -> " in printed.out and "utt:" not in printed.out
-    assert "2 keys are not in both files:" in printed.err
+    assert "2 keys are in only one of the two files:" in printed.err
     assert (
         f"{tmp_path / 'hyp'} has no c, which counts as deleted\n{tmp_path / 'ref'} has no d, which is not counted"
         in printed.err
