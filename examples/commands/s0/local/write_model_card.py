@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,12 +92,10 @@ def errors_text(measured: Measured) -> str:
 
 def measure_all(options: argparse.Namespace, others: Mapping[str, Path]) -> list[list[str]]:
     """Return a row of the card's table for each set, each group of speakers and each grammar."""
-    plain = DecodingOptions()
+    plain = DecodingOptions(confidence_threshold=options.confidence_threshold)
     if options.language_model is not None:
-        plain = DecodingOptions(
-            language_model=load_language_model(options.language_model),
-            lm_weight=options.lm_weight, word_bonus=options.word_bonus,
-        )  # fmt: skip
+        loaded = load_language_model(options.language_model)
+        plain = replace(plain, language_model=loaded, lm_weight=options.lm_weight, word_bonus=options.word_bonus)
     grammars = dict(pair.split("=", 1) for pair in options.grammars)
     recognizer, rows = Recognizer(options.model, plain), []
     for name in options.sets:
@@ -132,6 +131,15 @@ def _row(measured: Mapping[str, Measured], others: Mapping[str, Path]) -> list[s
     ]
 
 
+def _decoding(options: argparse.Namespace) -> str:
+    text = ""
+    if options.language_model is not None:
+        text = f", with its language model (weight {options.lm_weight:g}, word bonus {options.word_bonus:g})"
+    if options.confidence_threshold > 0:
+        text += f"; segments whose tokens have a mean confidence below {options.confidence_threshold:g} have no text"
+    return text
+
+
 def card(options: argparse.Namespace, rows: Sequence[Sequence[str]], others: Mapping[str, Path]) -> str:
     """Return the model card."""
     header = ["set", "speakers", "utterances", "words", "this model", *others]
@@ -141,7 +149,7 @@ def card(options: argparse.Namespace, rows: Sequence[Sequence[str]], others: Map
     return (
         f"# {options.title}\n\n{about}\n## Errors\n\n"
         f"{options.model.name} ({size:.1f} MB), streamed in chunks of {options.chunk} frames"
-        f"{', with its language model' if options.language_model else ''}. Word error rates have 95 % intervals by a "
+        f"{_decoding(options)}. Word error rates have 95 % intervals by a "
         "bootstrap over utterances.\n\n"
         f"{markdown_table(header, rows)}\n\nMade at commit {commit or 'unknown'} by `local/write_model_card.py`.\n"
     )
@@ -161,6 +169,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--language_model", type=Path, metavar="FILE", help="word n-gram model")
     parser.add_argument("--lm_weight", type=float, default=0.5, help="its weight (default: %(default)s)")
     parser.add_argument("--word_bonus", type=float, default=0.0, help="nats per word (default: %(default)s)")
+    parser.add_argument(
+        "--confidence_threshold", type=float, default=0.0, metavar="P",
+        help="least mean confidence of a segment's tokens, else it has no text (default: %(default)g)",
+    )  # fmt: skip
     parser.add_argument(
         "--grammars", nargs="*", default=[], metavar="SET=FILE", help="measure the set with this grammar too"
     )
