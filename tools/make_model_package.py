@@ -17,7 +17,7 @@ from wenet_fusion_runtime.files import file_sha256, read_lines, replacing_set, w
 from wenet_fusion_runtime.model.metadata import KINDS, ONNX
 from wenet_fusion_runtime.model.model_file import read_meta
 from wenet_fusion_runtime.search.language_models.language_model import is_kenlm_binary, load_language_model
-from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
+from wenet_fusion_runtime.stream.decoding_options import LANGUAGE_MODEL_WEIGHTS, DecodingOptions
 from wenet_fusion_runtime.stream.installed_model import CARD, DESCRIPTION, PACKAGE
 
 _PROJECT = """\
@@ -112,14 +112,13 @@ def _copy(source: Path, target: Path) -> None:
 
 def _weights(options: argparse.Namespace) -> dict[str, float]:
     """Check the decoding weights and the language model; return the weights for the package's description."""
-    names = ("lm_weight", "word_bonus")
-    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    given = {name: value for name in LANGUAGE_MODEL_WEIGHTS if (value := getattr(options, name)) is not None}
     if given and options.language_model is None:
         raise ValueError(f"--{' and --'.join(given)}: no effect without --language_model FILE")
     if options.language_model is not None:
         load_language_model(options.language_model)
     checked = DecodingOptions(**given, confidence_threshold=options.confidence_threshold)
-    return {name: getattr(checked, name) for name in names}
+    return {name: getattr(checked, name) for name in LANGUAGE_MODEL_WEIGHTS}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -139,6 +138,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--lm_weight", type=float, metavar="W", help=f"its weight (default: {_DEFAULTS.lm_weight:g})")
     parser.add_argument(
         "--word_bonus", type=float, metavar="NATS", help=f"added per word (default: {_DEFAULTS.word_bonus:g})"
+    )
+    parser.add_argument(
+        "--unknown_word_penalty",
+        type=float,
+        metavar="NATS",
+        help=f"subtracted per word that the language model does not know (default: {_DEFAULTS.unknown_word_penalty:g})",
     )
     parser.add_argument(
         "--confidence_threshold",

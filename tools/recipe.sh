@@ -23,7 +23,7 @@
 : "${checkpoint:=}" "${num_gpus:=1}" "${num_nodes:=1}" "${HOST_NODE_ADDR:=localhost:0}" "${job_id:=2023}" "${num_utts_per_shard:=500}"
 : "${decode_modes:=ctc_greedy_search ctc_prefix_beam_search attention attention_rescoring}"
 : "${test_sets:=test}" "${error_unit:=word}" "${targets:=}" "${export_utterances:=100}"
-: "${lm_words:=spaces}" "${lm_text:=}" "${lm_arpa:=}"
+: "${lm_words:=spaces}" "${lm_text:=}" "${lm_arpa:=}" "${unknown_word_penalty:=0}"
 : "${chunkings:=full 16/4 8/8}" "${lm_order:=3}" "${lm_prune:=0}" "${lm_weights:=0.2 0.5 1}" "${word_bonuses:=0 1 2}"
 list=data.list
 
@@ -134,6 +134,7 @@ stage_settings() {
   [ "$error_unit" = word ] || unit=" error_unit=$error_unit"
   [ -z "$targets" ] || formats=" targets=$targets utterances=$export_utterances"
   [ "$lm_words" = spaces ] || language=" words=$lm_words"
+  [ "$unknown_word_penalty" = 0 ] || language+=" unknown=$unknown_word_penalty"
   [ -z "$lm_text$lm_arpa" ] || language+=" from=$(fingerprint "${lm_arpa:-$lm_text}")"
   case $1 in
     -1 | 0) corpus_settings "$1" ;;

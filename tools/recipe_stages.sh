@@ -191,5 +191,6 @@ language_model_stage() {
   # shellcheck disable=SC2046,SC2086
   OMP_NUM_THREADS=1 python "$root/tools/measure/tune_language_model.py" "$exported" "$model" \
     --dev "data/dev/$list" --test $(paths_of "$test_sets" "$list") --chunkings $streamed \
-    --weights $lm_weights --bonuses $word_bonuses --output "$dir/language_model.json"
+    --weights $lm_weights --bonuses $word_bonuses --unknown_word_penalty "$unknown_word_penalty" \
+    --output "$dir/language_model.json"
 }

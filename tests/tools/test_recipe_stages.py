@@ -84,6 +84,7 @@ def test_the_language_model_may_come_from_elsewhere(folder: Path) -> None:
     assert train.startswith("train_ngram.py /other.txt.gz --order 3 --prune 0")
     train, *_ = commands(folder, "language_model_stage", lm_prune="0 0 1")
     assert "--order 3 --prune 0 0 1 --words" in train
+    assert commands(folder, "language_model_stage", unknown_word_penalty="8")[-1].count("--unknown_word_penalty 8") == 1
     perplexity, tune = commands(folder, "language_model_stage", lm_arpa="/3gram.arpa.gz")
     assert perplexity.startswith("perplexity.py /3gram.arpa.gz") and "final.zip /3gram.arpa.gz --dev" in tune
 
@@ -95,10 +96,19 @@ def test_other_settings_are_part_of_the_stamps(folder: Path) -> None:
     )
     plain = commands(folder, ask)
     changed = commands(
-        folder, ask, test_sets="a b", error_unit="char", targets="onnx", lm_words="characters", lm_arpa="/x.arpa"
+        folder,
+        ask,
+        test_sets="a b",
+        error_unit="char",
+        targets="onnx",
+        lm_words="characters",
+        lm_arpa="/x.arpa",
+        unknown_word_penalty="8",
     )
     assert not any(
-        word in line for line in plain for word in ("test_sets", "error_unit", "targets", "words=c", "from=")
+        word in line for line in plain for word in ("test_sets", "error_unit", "targets", "words=c", "from=", "unknown")
     )
-    for line, words in zip(changed, (["test_sets"], ["test_sets", "error_unit"], ["targets"], ["words=c", "from="])):
+    for line, words in zip(
+        changed, (["test_sets"], ["test_sets", "error_unit"], ["targets"], ["words=c", "from=", "unknown=8"])
+    ):
         assert all(word in line for word in words), line

@@ -119,6 +119,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--bonuses", type=float, nargs="+", default=[0.0, 1.0, 2.0], help="values of word_bonus to try with each weight"
     )
+    parser.add_argument(
+        "--unknown_word_penalty",
+        type=float,
+        default=0.0,
+        help="nats subtracted per unknown word (default: %(default)s)",
+    )
     parser.add_argument("--mode", choices=MODES[1:], default=MODES[1], help="search mode")
     parser.add_argument("--beam_size", type=int, help="hypotheses in the beam; default: the runtime's")
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write, with a table beside it (.md)")
@@ -128,8 +134,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     model = load_model(args.model)
     plain = DecodingOptions(args.mode, args.beam_size)
     variants = [plain]
+    with_model = replace(plain, language_model=language_model, unknown_word_penalty=args.unknown_word_penalty)
     for weight, bonus in product(sorted(args.weights), sorted(args.bonuses, key=abs)):
-        variants.append(replace(plain, language_model=language_model, lm_weight=weight, word_bonus=bonus))
+        variants.append(replace(with_model, lm_weight=weight, word_bonus=bonus))
     lists = [scan_manifest(path, args.data_type) for path in (args.dev, *args.test)]
     dev, *others = [listed.utterances for listed in lists]
     tests = dict(zip(map(str, args.test), others))
@@ -139,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     skipped = all_problems([problem for listed in lists for problem in listed.problems], unreadable)
     content = {
         "model": str(args.model), "language_model": str(args.language_model), "mode": args.mode, "skipped": skipped,
-        "weights": args.weights, "bonuses": args.bonuses, "rows": [asdict(row) for row in rows],
+        "weights": args.weights, "bonuses": args.bonuses, "unknown_word_penalty": args.unknown_word_penalty, "rows": [asdict(row) for row in rows],
     }  # fmt: skip
     write_text(args.output, json.dumps(content, indent=1) + "\n")
     write_text(args.output.with_suffix(".md"), table(rows))

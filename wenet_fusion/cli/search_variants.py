@@ -7,7 +7,7 @@ from typing import NamedTuple
 from wenet_fusion_runtime.cli.search_arguments import search_options, usable_hot_words, with_grammar
 from wenet_fusion_runtime.files import file_sha256
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
-from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
+from wenet_fusion_runtime.stream.decoding_options import LANGUAGE_MODEL_WEIGHTS, DecodingOptions
 
 from wenet_fusion.evaluation.options import PLAIN, Variant
 
@@ -39,8 +39,8 @@ def variants_of(arguments: argparse.Namespace, vocabulary: Vocabulary) -> Reques
     except ImportError as error:  # an optional package; the message says how to install it
         raise ValueError(str(error)) from error
     hot_words, all_usable = usable_hot_words(arguments, vocabulary)
-    defaults = DecodingOptions()
-    plain = replace(with_model, language_model=None, lm_weight=defaults.lm_weight, word_bonus=defaults.word_bonus)
+    unused = {name: getattr(DecodingOptions(), name) for name in LANGUAGE_MODEL_WEIGHTS}
+    plain = replace(with_model, language_model=None, **unused)
     variants = [Variant(PLAIN, plain)]
     phrases = f"{len(hot_words)} hot word{'s' * (len(hot_words) != 1)}"
     phrases += f" of {arguments.hot_words}" if arguments.hot_words else ""

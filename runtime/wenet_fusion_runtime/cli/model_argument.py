@@ -9,6 +9,7 @@ from pathlib import Path
 
 from wenet_fusion_runtime.cli.command import Commands
 from wenet_fusion_runtime.model.wenet.wenet_files import model_paths
+from wenet_fusion_runtime.stream.decoding_options import LANGUAGE_MODEL_WEIGHTS
 from wenet_fusion_runtime.stream.installed_model import installed_model
 
 _TRANSCRIBE, _SERVE, _INFO = "transcribe", "serve", "info"
@@ -56,8 +57,9 @@ def parse_with_installed_model(parser: argparse.ArgumentParser, arguments: Seque
         return options
     options.language_model = installed.language_model_for(options.mode)
     if options.language_model is not None:
-        options.lm_weight = installed.lm_weight if options.lm_weight is None else options.lm_weight
-        options.word_bonus = installed.word_bonus if options.word_bonus is None else options.word_bonus
+        for name in LANGUAGE_MODEL_WEIGHTS:
+            if getattr(options, name) is None:
+                setattr(options, name, getattr(installed, name))
     return options
 
 

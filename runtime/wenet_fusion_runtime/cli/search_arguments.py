@@ -19,7 +19,7 @@ from wenet_fusion_runtime.search.hot_words import (
 )
 from wenet_fusion_runtime.search.language_models.language_model import load_language_model
 from wenet_fusion_runtime.search.modes import MODES, PREFIX_BEAM, RESCORING
-from wenet_fusion_runtime.stream.decoding_options import DEFAULT_BEAM_SIZE, DecodingOptions
+from wenet_fusion_runtime.stream.decoding_options import DEFAULT_BEAM_SIZE, LANGUAGE_MODEL_WEIGHTS, DecodingOptions
 
 
 def add_search_arguments(parser: argparse.ArgumentParser, with_mode: bool = True) -> None:
@@ -100,6 +100,13 @@ def add_search_arguments(parser: argparse.ArgumentParser, with_mode: bool = True
         help="add this to the score for each word, because a language model favours short texts (default: "
         f"{defaults.word_bonus:g})",
     )
+    group.add_argument(
+        "--unknown_word_penalty",
+        type=float,
+        metavar="NATS",
+        help="subtract this from the score for each word that the language model does not know, so that no words are "
+        f"invented; words of hot words are known (default: {defaults.unknown_word_penalty:g})",
+    )
     add_hot_word_arguments(parser)
 
 
@@ -152,7 +159,7 @@ def search_options(options: DecodingOptions, arguments: argparse.Namespace) -> D
         ValueError: a value is out of its range, or has no effect without a language model.
         OSError, ValueError, ImportError: see `load_language_model`.
     """
-    weights = {name: value for name in ("lm_weight", "word_bonus") if (value := getattr(arguments, name)) is not None}
+    weights = {name: value for name in LANGUAGE_MODEL_WEIGHTS if (value := getattr(arguments, name)) is not None}
     if weights and arguments.language_model is None:
         have = "has" if len(weights) == 1 else "have"
         raise ValueError(f"--{' and --'.join(weights)} {have} no effect without --language_model FILE")

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from wenet_fusion_runtime.results.normalization import normalize_text
 from wenet_fusion_runtime.results.result import Hypothesis
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
 from wenet_fusion_runtime.search.contextual_biasing import HotWordScorer
@@ -54,9 +55,14 @@ class ScorerSet:
         Raises:
             ValueError: hot words are unusable; the message lists all of them.
         """
-        return ScorerSet(
-            [scorer.with_hot_words(hot_words) if isinstance(scorer, HotWordScorer) else scorer for scorer in self._all]
-        )
+        scorers = []
+        for scorer in self._all:
+            if isinstance(scorer, HotWordScorer):
+                scorer = scorer.with_hot_words(hot_words)
+            elif isinstance(scorer, LanguageModelScorer):
+                scorer = scorer.with_known_words([normalize_text(hot_word.phrase) for hot_word in hot_words])
+            scorers.append(scorer)
+        return ScorerSet(scorers)
 
     @property
     def has_grammar(self) -> bool:
@@ -152,6 +158,7 @@ def make_scorers(
     word_bonus: float = 0.0,
     length_penalty: float = 0.0,
     grammar: Grammar | None = None,
+    unknown_word_penalty: float = 0.0,
 ) -> ScorerSet:
     """Prepare the scorers for one vocabulary; takes seconds for tens of thousands of hot words.
 
@@ -163,14 +170,16 @@ def make_scorers(
         word_bonus: nats added per word that the language model scores.
         length_penalty: nats subtracted per token; negative values favour longer texts.
         grammar: the sentences that may be found; None: any text.
+        unknown_word_penalty: nats subtracted for each word that neither the language model nor a hot word contains.
     Raises:
         ValueError: hot words are unusable (the message lists all of them), the vocabulary cannot spell the words of
-            the language model or a word of the grammar, or the grammar is too large.
+            the language model or a word of the grammar, the grammar is too large, or there is a penalty for unknown
+            words and the language model cannot list its words.
     """
     spelling, scorers = Spelling(vocabulary), list[Scorer[Any]]()
     if language_model is not None:
-        scorers.append(LanguageModelScorer(language_model, spelling, lm_weight, word_bonus))
+        scorers.append(LanguageModelScorer(language_model, spelling, lm_weight, word_bonus, unknown_word_penalty))
     if length_penalty:
         scorers.append(LengthPenalty(length_penalty, len(vocabulary)))
-    found = ScorerSet([HotWordScorer(spelling, hot_words), *scorers])
+    found = ScorerSet([HotWordScorer(spelling), *scorers]).with_hot_words(hot_words)
     return found if grammar is None else found.with_grammar(grammar, vocabulary)

@@ -17,6 +17,7 @@ from wenet_fusion_runtime.search.scorer_set import ScorerSet, make_scorers
 from wenet_fusion_runtime.stream.endpoints import LIVE_ENDPOINTS, LONGEST_SECONDS, EndpointRules
 
 DEFAULT_BEAM_SIZE = 10
+LANGUAGE_MODEL_WEIGHTS = ("lm_weight", "word_bonus", "unknown_word_penalty")  # have no effect without a language model
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class DecodingOptions:
     language_model: LanguageModel | None = None  # scores words; None: no language model
     lm_weight: float = 0.5  # weight of the language model's log-probabilities
     word_bonus: float = 0.0  # nats added per word that the language model scores
+    unknown_word_penalty: float = 0.0  # nats subtracted per word that the language model does not know
     endpoint: EndpointRules = EndpointRules()  # when segments close
     commit_seconds: float | None = None  # words this old are final; None: final once all hypotheses agree on them
     formatter: Formatter | None = None  # rewrites the text of a closed segment; see `load_formatter`
@@ -61,7 +63,7 @@ class DecodingOptions:
             raise ValueError(f"ctc_weight must be 0 to {MAX_WEIGHT:g}, found {self.ctc_weight}")
         if self.reverse_weight is not None and not 0 <= self.reverse_weight <= 1:
             raise ValueError(f"reverse_weight must be 0 to 1, found {self.reverse_weight}")
-        for name in ("blank_penalty", "lm_weight"):
+        for name in ("blank_penalty", "lm_weight", "unknown_word_penalty"):
             if not 0 <= getattr(self, name) <= MAX_WEIGHT:
                 raise ValueError(f"{name} must be 0 to {MAX_WEIGHT:g}, found {getattr(self, name)}")
         for name in ("length_penalty", "word_bonus"):
@@ -137,8 +139,15 @@ class DecodingOptions:
         Raises:
             ValueError: hot words cannot be used (the message lists all of them), or the grammar cannot be used.
         """
-        language_model = self.language_model, self.lm_weight, self.word_bonus
-        return make_scorers(vocabulary, self.hot_words, *language_model, self.length_penalty, self.grammar)
+        weights = {name: getattr(self, name) for name in LANGUAGE_MODEL_WEIGHTS}
+        return make_scorers(
+            vocabulary,
+            self.hot_words,
+            self.language_model,
+            **weights,
+            length_penalty=self.length_penalty,
+            grammar=self.grammar,
+        )
 
 
 @dataclass(frozen=True)

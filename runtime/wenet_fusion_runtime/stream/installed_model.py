@@ -9,7 +9,7 @@ from pathlib import Path
 from wenet_fusion_runtime.files import file_sha256, parse_json
 from wenet_fusion_runtime.search.language_models.language_model import load_language_model
 from wenet_fusion_runtime.search.modes import SEARCH_MODES
-from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
+from wenet_fusion_runtime.stream.decoding_options import LANGUAGE_MODEL_WEIGHTS, DecodingOptions
 from wenet_fusion_runtime.stream.recognizer import Recognizer
 
 PACKAGE = "wenet_fusion_model"
@@ -36,6 +36,7 @@ class InstalledModel:
     word_bonus: float
     sha256: str  # of the exported file when the package was made
     confidence_threshold: float = 0.0  # least mean confidence of a segment's tokens
+    unknown_word_penalty: float = 0.0
     example: str = ""  # a sentence that the model understands, to be suggested to users; empty: none
 
     @property
@@ -78,7 +79,8 @@ class InstalledModel:
         path = self.language_model_for(options.mode)
         if path is not None and options.language_model is None:
             loaded = load_language_model(path)
-            options = replace(options, language_model=loaded, lm_weight=self.lm_weight, word_bonus=self.word_bonus)
+            weights = {name: getattr(self, name) for name in LANGUAGE_MODEL_WEIGHTS}
+            options = replace(options, language_model=loaded, **weights)
         return Recognizer(self.path, options)
 
 
@@ -112,6 +114,7 @@ def installed_model() -> InstalledModel:
             float(record["word_bonus"]),
             str(record["sha256"]),
             float(record.get("confidence_threshold", 0.0)),
+            float(record.get("unknown_word_penalty", 0.0)),
             str(record.get("example", "")),
         )
     except (ValueError, KeyError, TypeError) as error:

@@ -26,9 +26,11 @@ def test_an_installed_model_is_found_with_its_weights(package: Path, files: Path
     found = installed_model()
     assert found.path.read_bytes() == (files / "model.zip").read_bytes()
     assert found.language_model == package / "language_model.arpa.gz"
-    assert (found.lm_weight, found.word_bonus, found.confidence_threshold) == (0.25, 0.5, 0.125)
+    assert (found.lm_weight, found.word_bonus, found.unknown_word_penalty) == (0.25, 0.5, 0.75)
+    assert found.confidence_threshold == 0.125
     options = found.recognizer(DecodingOptions(beam_size=2)).options
-    assert (options.lm_weight, options.word_bonus, options.beam_size) == (0.25, 0.5, 2)
+    assert (options.lm_weight, options.word_bonus, options.unknown_word_penalty) == (0.25, 0.5, 0.75)
+    assert options.beam_size == 2
     assert options.confidence_threshold == 0.125
     for own in (0.0, 0.5):
         assert found.recognizer(DecodingOptions(confidence_threshold=own)).options.confidence_threshold == own
@@ -44,8 +46,8 @@ def test_a_command_without_a_model_gets_the_installed_one(package: Path, command
     options = parsed(command, *(["speech.wav"] if command == "transcribe" else []), "--traceback")
     assert options.model == package / "model.zip" and options.traceback
     if command != "info":
-        found = (options.language_model, options.lm_weight, options.word_bonus)
-        assert found == (package / "language_model.arpa.gz", 0.25, 0.5)
+        found = (options.language_model, options.lm_weight, options.word_bonus, options.unknown_word_penalty)
+        assert found == (package / "language_model.arpa.gz", 0.25, 0.5, 0.75)
     assert command != "transcribe" or options.files == [Path("speech.wav")]
 
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from wenet_fusion_runtime import DecodingOptions, Recognizer, load_language_model, read_grammar
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import read_lines, write_text
+from wenet_fusion_runtime.stream.decoding_options import LANGUAGE_MODEL_WEIGHTS
 
 from wenet_fusion.data.lists.kaldi import read_table
 from wenet_fusion.data.lists.manifest import scan_manifest
@@ -95,7 +96,8 @@ def measure_all(options: argparse.Namespace, others: Mapping[str, Path]) -> list
     plain = DecodingOptions(confidence_threshold=options.confidence_threshold)
     if options.language_model is not None:
         loaded = load_language_model(options.language_model)
-        plain = replace(plain, language_model=loaded, lm_weight=options.lm_weight, word_bonus=options.word_bonus)
+        weights = {name: getattr(options, name) for name in LANGUAGE_MODEL_WEIGHTS}
+        plain = replace(plain, language_model=loaded, **weights)
     grammars = dict(pair.split("=", 1) for pair in options.grammars)
     recognizer, rows = Recognizer(options.model, plain), []
     for name in options.sets:
@@ -134,7 +136,10 @@ def _row(measured: Mapping[str, Measured], others: Mapping[str, Path]) -> list[s
 def _decoding(options: argparse.Namespace) -> str:
     text = ""
     if options.language_model is not None:
-        text = f", with its language model (weight {options.lm_weight:g}, word bonus {options.word_bonus:g})"
+        text = (
+            f", with its language model (weight {options.lm_weight:g}, word bonus {options.word_bonus:g}, penalty for "
+            f"unknown words {options.unknown_word_penalty:g})"
+        )
     if options.confidence_threshold > 0:
         text += f"; segments whose tokens have a mean confidence below {options.confidence_threshold:g} have no text"
     return text
@@ -169,6 +174,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--language_model", type=Path, metavar="FILE", help="word n-gram model")
     parser.add_argument("--lm_weight", type=float, default=0.5, help="its weight (default: %(default)s)")
     parser.add_argument("--word_bonus", type=float, default=0.0, help="nats per word (default: %(default)s)")
+    parser.add_argument(
+        "--unknown_word_penalty", type=float, default=0.0, help="nats per unknown word (default: %(default)s)"
+    )
     parser.add_argument(
         "--confidence_threshold", type=float, default=0.0, metavar="P",
         help="least mean confidence of a segment's tokens, else it has no text (default: %(default)g)",

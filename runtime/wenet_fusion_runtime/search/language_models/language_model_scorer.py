@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from wenet_fusion_runtime.search.language_models.language_model import LanguageModel
+from wenet_fusion_runtime.search.language_models.lexicon import Lexicon
 from wenet_fusion_runtime.search.scorers import ScoreField
-from wenet_fusion_runtime.search.spelling import Spelling
+from wenet_fusion_runtime.search.spelling import Spelling, split_words
 
 _SAMPLED_WORDS = 1000  # words of a language model that are checked against the vocabulary
 
@@ -22,9 +24,11 @@ class LanguageModelScorer:
         spelling: splits tokens of the acoustic model into words.
         weight: weight of the log-probabilities.
         word_bonus: nats added per word.
+        unknown_word_penalty: nats subtracted for each word that the model does not know, as soon as no word of the
+            model begins with its letters.
     Raises:
         ValueError: the vocabulary can spell none of a sample of the model's words, because the model has another
-            language or writes letters in another case.
+            language or writes letters in another case; or there is a penalty, and the model cannot list its words.
     Source: Gulcehre et al. 2015, "On using monolingual corpora in neural machine translation" (arXiv:1503.03535).
 
     >>> from wenet_fusion_runtime.results.vocabulary import Vocabulary
@@ -42,12 +46,35 @@ class LanguageModelScorer:
 
     field: ScoreField = "lm_score"
 
-    def __init__(self, model: LanguageModel, spelling: Spelling, weight: float, word_bonus: float) -> None:
+    def __init__(
+        self,
+        model: LanguageModel,
+        spelling: Spelling,
+        weight: float,
+        word_bonus: float,
+        unknown_word_penalty: float = 0.0,
+    ) -> None:
         _check_words(model, spelling)
+        if unknown_word_penalty and not model.words:
+            raise ValueError(
+                f"unknown_word_penalty: {model.name} cannot list its words, like any binary file of KenLM; give the "
+                "ARPA file that it was made from"
+            )
         self.model, self.weight, self.word_bonus = model, weight, word_bonus
+        self.unknown_word_penalty = unknown_word_penalty
+        self.lexicons: tuple[Lexicon, ...] = (Lexicon(model.words),) if unknown_word_penalty else ()
         self._parts = spelling.parts
         # A token completes at most one word fewer than it has parts.
         self.most_gained = max(0.0, word_bonus) * np.array([len(parts) - 1 for parts in spelling.parts])
+
+    def with_known_words(self, phrases: Sequence[str]) -> LanguageModelScorer:
+        """Return a copy that has no penalty for the words of these phrases, such as hot words."""
+        words = {word for phrase in phrases for word in split_words(phrase)}
+        if not self.lexicons or not words:
+            return self
+        wider = copy.copy(self)
+        wider.lexicons = (*self.lexicons, Lexicon(words))
+        return wider
 
     def start(self) -> _Words:
         """Return the state of the empty prefix."""
@@ -74,14 +101,16 @@ class _Words:
     """A state of `LanguageModelScorer`: the score of the complete words, and the letters of the open word.
 
     Attributes:
-        score: weighted log-probabilities and bonuses of the complete words, in nats.
+        score: weighted log-probabilities and bonuses of the complete words, less the penalties, in nats.
     """
 
-    __slots__ = ("_closed", "_open", "_scorer", "_state", "score")
+    __slots__ = ("_closed", "_is_penalised", "_open", "_scorer", "_state", "score")
 
-    def __init__(self, scorer: LanguageModelScorer, state: Any, score: float, open_word: str) -> None:
+    def __init__(
+        self, scorer: LanguageModelScorer, state: Any, score: float, open_word: str, is_penalised: bool = False
+    ) -> None:
         self.score = score
-        self._scorer, self._state, self._open = scorer, state, open_word
+        self._scorer, self._state, self._open, self._is_penalised = scorer, state, open_word, is_penalised
         self._closed: _Words | None = None  # result of `_complete`, shared by all prefixes that continue from here
 
     def followed_by(self, parts: Sequence[str]) -> _Words:
@@ -102,7 +131,13 @@ class _Words:
         return self._scorer.model.finish(self._complete()._state)
 
     def _with_letters(self, letters: str) -> _Words:
-        return _Words(self._scorer, self._state, self.score, self._open + letters) if letters else self
+        if not letters:
+            return self
+        scorer, score, open_word, is_penalised = self._scorer, self.score, self._open + letters, self._is_penalised
+        if scorer.lexicons and not is_penalised:
+            is_penalised = not any(lexicon.has_beginning(open_word) for lexicon in scorer.lexicons)
+            score -= is_penalised * scorer.unknown_word_penalty
+        return _Words(scorer, self._state, score, open_word, is_penalised)
 
     def _complete(self) -> _Words:
         """Return the state after the open word has ended."""
@@ -111,7 +146,10 @@ class _Words:
         if self._closed is None:
             scorer = self._scorer
             log_prob, state = scorer.model.advance(self._state, self._open)
-            self._closed = _Words(scorer, state, self.score + scorer.weight * log_prob + scorer.word_bonus, "")
+            score = self.score + scorer.weight * log_prob + scorer.word_bonus
+            if scorer.lexicons and not self._is_penalised and not any(self._open in each for each in scorer.lexicons):
+                score -= scorer.unknown_word_penalty
+            self._closed = _Words(scorer, state, score, "")
         return self._closed
 
 
