@@ -146,7 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     skipped = all_problems([problem for listed in lists for problem in listed.problems], unreadable)
     content = {
         "model": str(args.model), "language_model": str(args.language_model), "mode": args.mode, "skipped": skipped,
-        "weights": args.weights, "bonuses": args.bonuses, "unknown_word_penalty": args.unknown_word_penalty, "rows": [asdict(row) for row in rows],
+        "weights": args.weights, "bonuses": args.bonuses, "unknown_word_penalty": args.unknown_word_penalty,
+        "rows": [asdict(row) for row in rows],
     }  # fmt: skip
     write_text(args.output, json.dumps(content, indent=1) + "\n")
     write_text(args.output.with_suffix(".md"), table(rows))
