@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=float,
         default=0.0,
         metavar="P",
-        help="reject segments whose tokens have a lower mean confidence (default: %(default)g)",
+        help="reject the text of a segment if its confidence is lower (default: %(default)g)",
     )
     parser.add_argument("--card", type=Path, metavar="FILE", help="model card in Markdown, which becomes the README")
     parser.add_argument("--name", default="wenet-fusion-model", help="name of the distribution")

@@ -77,8 +77,8 @@ def add_search_arguments(parser: argparse.ArgumentParser, with_mode: bool = True
         "--confidence_threshold",
         type=float,
         metavar="P",
-        help="reject the text of a segment whose tokens have a lower mean confidence, such as noise or another "
-        "language (default: 0, or the installed model's)",
+        help="reject the text of a segment, such as noise or another language, if its confidence is lower: the sum "
+        "of its n tokens, divided by n + 1 (default: 0, or the installed model's)",
     )
     group = parser.add_argument_group("language model")
     group.add_argument(

@@ -11,18 +11,21 @@ from wenet_fusion_runtime.search.search_protocol import ScoredSearch, Search
 
 
 class ConfidenceFilter:
-    """A search whose segment has no text if the mean confidence of its tokens is below a threshold.
+    """A search whose segment has no text if the confidence of its text is below a threshold.
+
+    The confidence of a text of n tokens is the sum of their confidences divided by n + 1. It is thus lower for short
+    texts, because what a model finds in other speech is often a single word.
 
     Only the closed segment is judged: an open one shows its text. No token is final before the segment closes, because
     the whole text may still be rejected.
 
     Args:
         search: finds the text.
-        threshold: least mean confidence of the tokens of the best hypothesis, 0 to 1.
+        threshold: least confidence of the text of the best hypothesis, 0 to 1.
 
     >>> from wenet_fusion_runtime.search.greedy import GreedySearch
     >>> scores = FrameScores(np.log([[0.6, 0.4]]), np.array([[3, 0]]), np.log([0.4]))
-    >>> for threshold in (0.5, 0.7):
+    >>> for threshold in (0.2, 0.4):
     ...     search = ConfidenceFilter(GreedySearch(), threshold)
     ...     search.advance(scores, np.zeros((1, 1, 4), np.float32))
     ...     print(search.hypotheses()[0].ids, search.final_hypotheses()[0].ids)
@@ -60,6 +63,6 @@ class ConfidenceFilter:
         """Return the `count` best hypotheses if the segment ends here; only the empty one if the best is doubtful."""
         found = self._search.final_hypotheses(count)
         confidences = found[0].confidences
-        if not confidences or sum(confidences) / len(confidences) >= self._threshold:
+        if not confidences or sum(confidences) / (len(confidences) + 1) >= self._threshold:
             return found
         return [Hypothesis((), self._blank, self._blank, (), (), alignment_score=self._blank)]

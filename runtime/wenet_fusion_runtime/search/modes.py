@@ -52,7 +52,7 @@ class SearchOptions(Protocol):
 
     @property
     def confidence_threshold(self) -> float:
-        """Least mean confidence of a segment's tokens; 0: any."""
+        """Least confidence of a segment's text; 0: any."""
         ...
 
 

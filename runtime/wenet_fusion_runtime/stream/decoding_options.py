@@ -50,7 +50,7 @@ class DecodingOptions:
     formatter: Formatter | None = None  # rewrites the text of a closed segment; see `load_formatter`
     grammar: Grammar | None = None  # the sentences that may be found; None: any text
     grammar_threshold: float = DEFAULT_THRESHOLD  # largest grammar gap, nats per token; inf rejects no sentence
-    confidence_threshold: float | None = None  # least mean confidence of a segment's tokens, else no text; None: 0
+    confidence_threshold: float | None = None  # least confidence of a segment's text, else it has none; None: 0
 
     def __post_init__(self) -> None:
         if self.mode is not None and self.mode not in SEARCH_MODES:

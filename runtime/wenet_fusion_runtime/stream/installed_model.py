@@ -35,7 +35,7 @@ class InstalledModel:
     lm_weight: float
     word_bonus: float
     sha256: str  # of the exported file when the package was made
-    confidence_threshold: float = 0.0  # least mean confidence of a segment's tokens
+    confidence_threshold: float = 0.0  # least confidence of a segment's text
     unknown_word_penalty: float = 0.0
     example: str = ""  # a sentence that the model understands, to be suggested to users; empty: none
 

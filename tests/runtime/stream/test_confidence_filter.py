@@ -17,8 +17,8 @@ UNSURE = make_model(LoudnessModel(sharpness=8.0))  # confidences differ from tok
 SEGMENTS = EndpointRules(rule2_seconds=0.12)
 
 
-def mean_confidence(result: Result) -> float:
-    return sum(token.confidence for token in result.tokens) / len(result.tokens)
+def confidence(result: Result) -> float:
+    return sum(token.confidence for token in result.tokens) / (len(result.tokens) + 1)
 
 
 def shown(results: list[Result]) -> list[tuple]:
@@ -44,7 +44,7 @@ def test_segments_below_the_threshold_have_no_text(text: str, mode: str, thresho
     found += stream.finish()
     assert shown(found) == shown(expected) and len(found) == len(plain)
     for before, after in zip(plain, found):
-        is_kept = not before.tokens or mean_confidence(before) >= threshold
+        is_kept = not before.tokens or confidence(before) >= threshold
         assert after.text == (before.text if is_kept else "") and after.committed == len(after.words)
         assert is_kept or (len(after.hypotheses) == 1 and after.hypotheses[0].score <= 0)
     assert stream.text == " ".join(filter(None, (result.text for result in found)))
