@@ -23,7 +23,7 @@ from wenet_fusion_runtime.files import write_text
 def headline(name: str, sizes: list[SizeFindings], study: Study, progress: str) -> str:
     """Return the text that docs/comparison.md quotes: the progress of the comparison, and a table for each size."""
     mode, chunking = headline_condition(study)
-    parts = [f"{progress[0].upper()}{progress[1:]}. WER of the test set: {mode} at {chunking}."]
+    parts = [f"{progress[0].upper()}{progress[1:]}. WER: word error rate on the test set with {mode} at {chunking}."]
     for found in sizes:
         parts += [f"**{name}, {found.size}** ({found.updates} updates):", headline_table(found, study)]
     return "\n\n".join(parts)
