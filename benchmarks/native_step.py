@@ -174,14 +174,14 @@ def tables(measured: Sequence[Measured], family: str) -> list[str]:
     ]
     goals = []
     for each in measured:
-        what = f"{each.shape.label}: native step ({family}) to onnxruntime int8"
+        what = f"{each.shape.label}: time of onnxruntime int8 / of the native step ({family})"
         least = LEAST_GAIN.get(family, {}).get(each.shape.chunking.size)
         if each.shape.batch == 1 and least is not None:
             goals.append(Goal(what, least, each.gain))
         if each.shape.batch == BATCH_STREAMS:
             goals.append(Goal(what, LEAST_BATCH_GAIN, each.gain))
         ratio = each.times[PRODUCTS].median / each.floor
-        what = f"{each.shape.label}: int8 products alone to the floor"
+        what = f"{each.shape.label}: int8 products alone / floor"
         goals.append(Goal(what, MOST_FLOOR_RATIO, ratio, at_most=True))
     limits = [
         [
@@ -197,8 +197,8 @@ def tables(measured: Sequence[Measured], family: str) -> list[str]:
     ]  # fmt: skip
     return [
         markdown_table(head, rows),
-        goals_table(goals),
         describe(measured, family),
+        goals_table(goals),
         markdown_table(limits_head, limits),
     ]
 
@@ -212,7 +212,7 @@ def describe(measured: Sequence[Measured], family: str) -> str:
         "int8 weights once from memory, and the time of its int8 multiply-adds at the peak rate of the instructions in "
         f"use ({family}). One core read {bandwidth:.1f} GB/s, and did {peak:.1f} billion multiply-adds per second in "
         "registers. "
-        "Products in float and all other work are not part of the floor. The last column of the next table is the "
+        "Products in float and all other work are not part of the floor. The last column of the last table is the "
         "number of real-time streams that one core can step if it does nothing else: no audio, search or server."
     )
 

@@ -228,16 +228,17 @@ def describe(work: Work, options: EngineOptions, found: Measured) -> str:
         f"Large encoder: {encoder.layers} layers, {encoder.dim} wide, feed-forward {encoder.feed_forward}, random "
         "weights, "
         f"int8 with constant scales. Engine: {options.workers} workers, at most {options.max_batch} streams in a step.",
-        "Seconds of audio decoded per second of one core, large encoder, medians of measurements by turns:",
+        "Seconds of audio decoded per second of one core, large encoder; medians, the columns take turns:",
         markdown_table(["model, chunking", "streams alone", "engine, unbatched", "engine", "engine / alone"], rates),
         f"Sessions of `wenet-fusion-runtime serve` in real time for {work.seconds:g} s, clients in another process; "
-        "ms as "
-        "50 / 95 / 100 %:",
+        "ms at the "
+        "percentiles 50 / 95 / 100:",
         markdown_table(
-            ["", "sessions", "chunk to its result", "first of a session", "end to last result",
-             "delay of clients", "streams in a step", "cores: server + clients", "wrong"], rows,
+            ["", "sessions", "end of a chunk to its result", "of a session's first chunk",
+             "end of the audio to the last result", "client sends late by", "streams in a step",
+             "cores: server + clients", "wrong texts"], rows,
         ),
-        markdown_table(["resident MB", "after a tenth", "at the end", "largest", "growth"], memory),
+        markdown_table(["resident MB", "after 10 % of the work", "at the end", "largest", "growth"], memory),
         markdown_table(
             ["a new process", "imports, s", "load and warm-up, s", "first chunk, ms", "median chunk, ms"], starts
         ),
@@ -246,19 +247,19 @@ def describe(work: Work, options: EngineOptions, found: Measured) -> str:
 
 def all_goals(found: Measured) -> list[Goal]:
     goals = [
-        Goal(f"{name}, chunk {chunk}: engine against streams alone", BATCH_GOALS[chunk], rate.batched / rate.alone)
+        Goal(f"{name}, chunk {chunk}: engine / streams alone", BATCH_GOALS[chunk], rate.batched / rate.alone)
         for (name, chunk), rate in found.throughput.items()
         if chunk in BATCH_GOALS
     ]
     goals += [goal for live in found.live for goal in live.goals]
     goals += [
-        Goal(f"{what}: largest memory / memory after a tenth", MEMORY_GOAL, memory.growth, at_most=True)
+        Goal(f"{what}: largest memory / memory after 10 % of the work", MEMORY_GOAL, memory.growth, at_most=True)
         for what, memory in found.memory.items()
     ]
     for name, start in found.starts.items():
         ratio = start.first / start.median
         goals.append(Goal(f"{name}: seconds to load and warm up", LOAD_GOAL, start.load, at_most=True))
-        goals.append(Goal(f"{name}: first chunk against the median", FIRST_CHUNK_GOAL, ratio, at_most=True))
+        goals.append(Goal(f"{name}: first chunk / median chunk", FIRST_CHUNK_GOAL, ratio, at_most=True))
     return goals
 
 

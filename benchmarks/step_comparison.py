@@ -100,7 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = this_run(args.seed, os.getloadavg()[0])
     if args.wenet is not None:
         sizes.append(WENET_SCRIPTS)
-    parts = ["# A step, compared", "\n".join(run.lines()), " ".join(sizes), table(times), goals_table(goals(times))]
+    described = f'{" ".join(sizes)} "To ours" is the time divided by the time of the fastest {OURS}.'
+    parts = ["# A step, compared", "\n".join(run.lines()), described, table(times), goals_table(goals(times))]
     text = "\n\n".join(parts)
     print(text)
     found = {shape.label: {name: timing._asdict() for name, timing in each.items()} for shape, each in times.items()}
@@ -202,7 +203,7 @@ def goals(times: Mapping[Shape, Mapping[str, Timing]]) -> list[Goal]:
         if shape.batch == 1:
             ours, theirs = fastest(each, OURS), fastest(each, CONFORMER)
             gain = each[theirs].median / each[ours].median
-            found.append(Goal(f"{shape.label}: {ours} to {theirs}", LEAST_GAIN[shape.chunking.size], gain))
+            found.append(Goal(f"{shape.label}: time of {theirs} / of {ours}", LEAST_GAIN[shape.chunking.size], gain))
     return found
 
 

@@ -104,7 +104,7 @@ def docstring(value: Any) -> str:
     """Return a docstring as Markdown: arguments and errors as lists, examples as code blocks."""
     lines, inside, listed = [], False, False
     for line in (inspect.getdoc(value) or "").splitlines():
-        if line in ("Args:", "Raises:", "Returns:"):
+        if line in ("Args:", "Attributes:", "Raises:", "Returns:"):
             lines += ["", f"**{line.removesuffix(':')}**", ""]
             listed = True
             continue

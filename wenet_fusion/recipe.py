@@ -154,7 +154,7 @@ def build_trainer(
         model_dir: an existing folder.
         placement: the device, and the ranks that train together.
         init_from: a model checkpoint whose weights a new run starts from; for a resumed run it must be the same one.
-        new_tokens: initial weights of tokens that the checkpoint's vocabulary lacks, see `transfer_weights`.
+        new_tokens: weights of tokens that the checkpoint lacks: the "mean" of its tokens' weights, or "fresh" ones.
 
     Raises:
         ValueError, OSError: a file is missing or malformed, or the folder holds another run.

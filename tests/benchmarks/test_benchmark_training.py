@@ -127,7 +127,7 @@ def test_the_step_of_wenets_own_model_has_a_goal() -> None:
     names = {StepVariant(model, "float32", "default").name: value for model, value in milliseconds.items()}
     times = {name: Timing(value, value, value, 5, 0) for name, value in names.items()}
     goals = {goal.what: goal for goal in find_goals(times, {name: Memory(1, 2) for name in names}, ["float32"])}
-    goal = goals[f"step of {OURS} to {WENETS}"]
+    goal = goals[f"time of a step, {OURS} / {WENETS}"]
     assert (goal.wanted, goal.found, goal.met) == (0.65, 0.625, True)
     del times[StepVariant(WENETS, "float32", "default").name]
     assert len(find_goals(times, {name: Memory(1, 2) for name in names}, ["float32"])) == len(goals) - 2

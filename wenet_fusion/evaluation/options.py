@@ -44,12 +44,12 @@ class EvaluationOptions:
     ['ctc_greedy_search', 'attention']
     """
 
-    modes: tuple[str, ...] = ALL_MODES
-    chunkings: tuple[Chunking, ...] = ()
-    # Attention search uses the beam size of the first variant.
+    modes: tuple[str, ...] = ALL_MODES  # search modes; "attention" is the attention decoder alone
+    chunkings: tuple[Chunking, ...] = ()  # at least one
+    # Settings of the search, each with a name. Attention search uses the beam size of the first variant.
     variants: tuple[Variant, ...] = (Variant(PLAIN, DecodingOptions()),)
-    counting: Counting = Counting()
-    max_batch_seconds: float = 100.0
+    counting: Counting = Counting()  # how errors are counted
+    max_batch_seconds: float = 100.0  # largest padded size of a batch
     ctm: Path | None = None  # CTM file with word times of the references, to measure emission delays
 
     def __post_init__(self) -> None:

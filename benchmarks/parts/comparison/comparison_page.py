@@ -19,6 +19,11 @@ from parts.comparison.seed_intervals import seed_interval
 from parts.comparison.study import Study, choosing_updates
 from wenet_fusion_runtime.files import write_text
 
+EXPLAINED = (
+    "[The paper's comparison](../../docs/comparison.md) explains the columns of the first table. The size `recipe` is "
+    "the size of the recipe's model."
+)
+
 
 def headline(name: str, sizes: list[SizeFindings], study: Study, progress: str) -> str:
     """Return the text that docs/comparison.md quotes: the progress of the comparison, and a table for each size."""
@@ -32,7 +37,7 @@ def headline(name: str, sizes: list[SizeFindings], study: Study, progress: str) 
 def write_page(name: str, sizes: list[SizeFindings], study: Study, progress: str, output: Path, load: float) -> str:
     """Write comparison_NAME.md and comparison_NAME.json to a folder, and return the headline."""
     run, top = this_run(study.choosing_seed, load), headline(name, sizes, study, progress)
-    parts = [f"# The paper's comparison: {name}", "\n".join(run.lines()), top]
+    parts = [f"# The paper's comparison: {name}", "\n".join(run.lines()), EXPLAINED, top]
     outcomes = [outcome for found in sizes for item in found.configurations for outcome in item.grid.values()]
     commits, machines = (sorted({getattr(item, field) for item in outcomes}) for field in ("commit", "machine"))
     if outcomes:

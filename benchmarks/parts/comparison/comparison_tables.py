@@ -124,7 +124,8 @@ def error_tables(found: SizeFindings, at_equal_time: bool) -> str:
 
 def training_table(found: SizeFindings) -> str:
     """Return gradient norms and training times of each configuration's best run."""
-    head = ["best run so far", "gradient norm, median", "99 %", "clipped", "seconds of training", "processor seconds"]
+    head = ["best run so far", "gradient norm, median", "gradient norm, 99 %", "updates clipped"]
+    head += ["seconds of training", "processor seconds"]
     rows = []
     for item in found.configurations:
         if item.best is None:

@@ -84,7 +84,7 @@ def measure(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
         for name, rate in tqdm(formats, desc="loader", leave=False, disable=None):
             files = write(speech, Path(folder), name, rate)
             found[f"{name} {rate // 1000} kHz"] = speeds(files, rate, augmentation, args.rounds)
-    titles = ["audio", "decoder", "loaded", "with speed", "with all augmentation", "bottleneck"]
+    titles = ["audio", "decoder", "loaded", "with speed perturbation", "with all augmentation", "bottleneck"]
     rows = [
         [
             name,
@@ -101,7 +101,8 @@ def measure(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     text = "\n\n".join(
         [
             f"Times real time on one core, {len(speech)} utterances of {seconds / len(speech):.1f} s on average, "
-            f"resampled to {RATE} Hz; the fastest of {args.rounds} rounds.",
+            f"resampled to {RATE} Hz; the fastest of {args.rounds} rounds. `loaded` is the decoder, the reader's "
+            "checks, resampling and making batches; each column on its right adds a stage.",
             markdown_table(titles, rows),
             goals_table(goals),
             "Padding of batches, for durations like those of read books (2 to 17 s, most of them 12 to 16 s):",

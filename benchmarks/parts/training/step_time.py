@@ -96,7 +96,7 @@ def measure(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
             f"{torch.backends.cpu.get_cpu_capability()}, for bfloat16 {' '.join(bfloat16_instructions()) or 'none'}. "
             'Audio hours per hour count the steps alone, without loading. "MB kept" is the size of the tensors that '
             'the forward pass keeps for the backward pass. "MB at most" is the peak memory of the process minus its '
-            "memory before the model is built.",
+            f'memory before the model is built. "{LAYERS}" is with `checkpoint_activations`.',
             variants_table(times, memory, audio),
             "Ratios:",
             ratios_table(times, memory, precisions),
@@ -173,8 +173,8 @@ def find_goals(times: dict[str, Timing], memory: dict[str, Memory], precisions: 
         pair = StepVariant(OURS, precisions[0], DEFAULT).name, StepVariant(other, precisions[0], DEFAULT).name
         step, peak = times[pair[0]].median / times[pair[1]].median, memory[pair[0]].peak / memory[pair[1]].peak
         wanted = WENET_GOAL if other == WENETS else STEP_GOAL
-        goals.append(Goal(f"step of {OURS} to {other}", wanted, step, at_most=True))
-        goals.append(Goal(f"most memory of {OURS} to {other}", MEMORY_GOAL, peak, at_most=True))
+        goals.append(Goal(f"time of a step, {OURS} / {other}", wanted, step, at_most=True))
+        goals.append(Goal(f"peak memory, {OURS} / {other}", MEMORY_GOAL, peak, at_most=True))
     return goals
 
 
@@ -215,4 +215,4 @@ def ranks_table(ranks: dict[str, dict[str, Timing]], audio: float) -> str:
             speed = batches * found[ONE].median / time.median
             hours = f"{1000 * batches * audio / time.median:.1f}"
             rows.append([f"{model}, {how}", f"{time.median:.0f}", hours, f"{speed:.2f}"])
-    return markdown_table(["ranks", "ms per step", "audio h per h", "times one rank"], rows)
+    return markdown_table(["ranks", "ms per step", "audio h per h", "speed relative to one rank"], rows)

@@ -54,11 +54,11 @@ class EngineOptions:
 
 
 class Engine:
-    """Decodes many sessions with one model. Any thread may call its methods; leaving a `with` block shuts it down.
+    """Decode many sessions with one model. Any thread may call its methods; leaving a `with` block shuts it down.
 
     A session yields the same tokens as its stream alone; scores differ by rounding only. Two kinds of models are
-    stepped one stream at a time: int8-dynamic ones, whose output depends on the batch (unless `batch_dynamic` is set),
-    and those that accept only one row, such as WeNet's.
+    stepped one stream at a time: int8-dynamic models without `batch_dynamic`, because their output depends on the
+    batch; and models that accept only one row, such as WeNet's.
 
     The constructor returns after the warm-up of all workers. Each worker uses one core: the engine sets torch to one
     thread, which may affect the whole process; for onnxruntime, `load_model` sets the number of threads (default: 1).

@@ -72,9 +72,9 @@ class Meta:
     state: tuple[StateTensor, ...]  # state of an ONNX archive; empty for TorchScript, which makes its own state
     precision: str
     requires: str  # engine that runs the file: "none" (any torch), a quantized engine of torch, or "onnxruntime"
-    latency: Mapping[str, Any]  # of each chunk size; this and the next three are for information only
+    latency: Mapping[str, Any]  # by chunk size; this field and the next three are for information only
     config: str  # YAML of the training
-    versions: Mapping[str, Any]  # of the packages that wrote the file
+    versions: Mapping[str, Any]  # versions of the packages that wrote the file
     verification: Mapping[str, Any]  # numbers that export measured
     lookahead_samples: int = 0  # samples that a step reads beyond those of its last frame
     chunk_rule: str = TRAINED  # TRAINED, ANY or FIXED

@@ -85,8 +85,9 @@ def load_model(
         backend: what runs the file: "native", "onnxruntime", "torch", or "auto", which takes "native" if it is
             installed and was measured to be faster on this kind of processor, else the backend of the file's format.
     Raises:
-        OSError, ValueError: see `read_meta`; ValueError also if the installed torch or onnxruntime cannot run the file,
-            or the file is not for `backend`.
+        OSError: the path is missing, a directory without a model, or unreadable.
+        ValueError: the file is not an exported model or damaged, the installed torch or onnxruntime cannot run it, or
+            it is not for `backend`; the message says what it is.
         ImportError: a package that the file needs (torch, onnxruntime, kaldi-native-fbank) is not installed.
     """
     path, units = Path(path), None if units is None else Path(units)

@@ -22,8 +22,8 @@ class Endpoint(str, Enum):
 class Hypothesis(NamedTuple):
     """One token sequence that a search found. All scores are in nats.
 
-    The search ranks by ctc_score + context_score + lm_score + length_score + grammar_score; rescoring weights these
-    and adds attention_score.
+    The search ranks by ctc_score + context_score + lm_score + length_score + grammar_score; rescoring multiplies these
+    by weights and adds attention_score.
     """
 
     ids: tuple[int, ...]

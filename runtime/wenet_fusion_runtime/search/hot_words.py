@@ -16,10 +16,10 @@ LARGEST_BOOST = 100.0
 class HotWord(NamedTuple):
     """A phrase of one or more words, written as in the results, with its boost.
 
-    The boost is in nats per token of the phrase's shortest spelling, as in WeNet and icefall, because a longer phrase
-    has more misrecognised tokens to make up for. The whole phrase gets the boost times this number of tokens, whichever
-    tokens spell it. Negative boosts suppress a phrase. A boost of 0 does nothing; in the list of one stream it cancels
-    the boost from the list of all streams.
+    The boost is in nats per token of the phrase's shortest spelling, as in WeNet and icefall, because more tokens of a
+    longer phrase can be misrecognised. The whole phrase gets the boost times this number of tokens, whichever tokens
+    spell it. Negative boosts suppress a phrase. A boost of 0 does nothing; in the list of one stream it cancels the
+    boost from the list of all streams.
 
     >>> HotWord("New York", 2.0)
     HotWord(phrase='New York', boost=2.0, source='')

@@ -22,7 +22,7 @@ LANGUAGE_MODEL_WEIGHTS = ("lm_weight", "word_bonus", "unknown_word_penalty")  # 
 
 @dataclass(frozen=True)
 class DecodingOptions:
-    """Options that turn frame scores into text. None means the default of the model.
+    """Options of the search from frame scores to text. None means the model's default, unless a comment says otherwise.
 
     Raises:
         ValueError: a value is out of its range.
@@ -50,7 +50,7 @@ class DecodingOptions:
     formatter: Formatter | None = None  # rewrites the text of a closed segment; see `load_formatter`
     grammar: Grammar | None = None  # the sentences that may be found; None: any text
     grammar_threshold: float = DEFAULT_THRESHOLD  # largest grammar gap, nats per token; inf rejects no sentence
-    confidence_threshold: float | None = None  # least confidence of a segment's text, else it has none; None: 0
+    confidence_threshold: float | None = None  # segments with a lower confidence get no text; None: 0
 
     def __post_init__(self) -> None:
         if self.mode is not None and self.mode not in SEARCH_MODES:

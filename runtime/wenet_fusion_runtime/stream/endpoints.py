@@ -17,10 +17,10 @@ LONGEST_SECONDS = 1e7  # largest value of an option in seconds (115 days), so th
 
 @dataclass(frozen=True)
 class EndpointRules:
-    """Rules by which a segment closes by itself.
+    """Rules that close a segment without a call of `Stream.close_segment`.
 
-    A frame is silent if blank is its most probable token; with `silence_probability`, if blank is more probable than
-    that. A segment has text once a token begins in it.
+    A frame is silent if blank is its most probable token or, with `silence_probability`, if blank is more probable than
+    this value. A segment has text once a token begins in it.
 
     Raises:
         ValueError: a value is out of its range.
@@ -35,8 +35,8 @@ class EndpointRules:
     rule3_silence_seconds: float = 0.4
     rule3_extra_seconds: float = 10.0  # close it this much later even without silence, perhaps within a word
     silence_probability: float | None = None  # a frame is silent if blank is more probable than this
-    # Close once the sentence is complete with this probability; None: never. Its odds are the language model's odds
-    # that the sentence ends here, times e for each complete_pause_seconds of silence so far.
+    # Close once the sentence is complete with this probability; None: never. The odds of completeness are the language
+    # model's odds that the sentence ends here, times e for each complete_pause_seconds of silence so far.
     complete_probability: float | None = None
     complete_seconds: float = 0.4  # least silence after text before a sentence counts as complete
     complete_pause_seconds: float = 0.5  # mean pause within a sentence
@@ -68,7 +68,7 @@ class EndpointRules:
 
 
 FILE_ENDPOINTS = EndpointRules()  # rule 3 only: a pause closes no segment shorter than 20 s
-LIVE_ENDPOINTS = EndpointRules(rule1_seconds=2.4, rule2_seconds=1.2)  # microphones; servers have a longer rule1_seconds
+LIVE_ENDPOINTS = EndpointRules(rule1_seconds=2.4, rule2_seconds=1.2)  # for microphones; servers wait longer in rule 1
 
 
 class SegmentCounts(NamedTuple):

@@ -31,11 +31,11 @@ class InstalledModel:
     """
 
     path: Path  # exported file
-    language_model: Path | None  # word n-gram model that the weights belong to; None: no language model
+    language_model: Path | None  # word n-gram model for lm_weight and word_bonus; None: no language model
     lm_weight: float
     word_bonus: float
-    sha256: str  # of the exported file when the package was made
-    confidence_threshold: float = 0.0  # least confidence of a segment's text
+    sha256: str  # SHA-256 of the exported file when the package was made
+    confidence_threshold: float = 0.0  # segments with a lower confidence get no text
     unknown_word_penalty: float = 0.0
     example: str = ""  # a sentence that the model understands, to be suggested to users; empty: none
 
@@ -59,7 +59,7 @@ class InstalledModel:
             )
 
     def language_model_for(self, mode: str | None) -> Path | None:
-        """Return the language model; None if there is none, or if it cannot change the text in a search mode.
+        """Return the language model; None if there is none, or if it cannot change the text in this search mode.
 
         Args:
             mode: one of MODES; None: the model's default.

@@ -36,7 +36,7 @@ def transcribe_offline(
 
 
 def decode_rows(model: AcousticModel, step: StepScores, options: DecodingOptions) -> list[list[Result]]:
-    """Return the segments of each row of a step over whole utterances, such as `offline_step` returns."""
+    """Return the segments of each row of a step over whole utterances; `offline_step` returns such a step."""
     results, scorers = [], options.scorers(model.meta.vocabulary)
     for index in range(len(step.lengths)):
         decoder = SegmentDecoder(model, options, scorers)
@@ -52,8 +52,8 @@ def offline_step(model: AcousticModel, utterances: Sequence[np.ndarray], chunk: 
     Args:
         model: the model.
         utterances: samples (n,) of each, at the model's rate; the model's right padding is appended here.
-        chunk: frames per chunk; one as long as the longest utterance (full context) is allowed too, unless
-            the file was exported for one chunk size.
+        chunk: frames per chunk; unless the file was exported for one chunk size, a chunk as long as the longest
+            utterance (full context) is allowed too.
         left: chunks visible to the left.
     Raises:
         ValueError: the model was not trained for the chunk with this left context.

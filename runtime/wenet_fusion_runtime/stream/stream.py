@@ -191,7 +191,7 @@ class Stream:
         self._buffer.end()
 
     def ready_block(self) -> Block | None:
-        """Return the next block for the model, the same one until `advance`; None until it is complete."""
+        """Return the next block for the model, the same block until `advance`; None while it is incomplete."""
         return self._buffer.ready()
 
     @property

@@ -25,9 +25,9 @@ class LanguageModel(Protocol):
     States are opaque values, hashable or not, that no call changes. The search keeps one per prefix and calls `advance`
     once per word of each prefix, when the word is complete; hypotheses that share words share the call.
 
-    A word is the text between two spaces of a result, in the case of the acoustic model's tokens and without marks of
-    word starts; it is `<unk>` where the acoustic model emitted that. In a vocabulary of pieces without any U+2581 each
-    token is a word.
+    A word is the text between two spaces of a result, in the letter case of the acoustic model's tokens and without
+    marks of word starts. The acoustic model's token `<unk>` is the word `<unk>`. In a vocabulary of pieces without any
+    U+2581, each token is a word.
     """
 
     @property
