@@ -234,7 +234,7 @@ def describe(work: Work, options: EngineOptions, found: Measured) -> str:
         "ms at the "
         "percentiles 50 / 95 / 100:",
         markdown_table(
-            ["", "sessions", "end of a chunk to its result", "of a session's first chunk",
+            ["", "sessions", "end of a chunk to its result", "first chunk of a session to its result",
              "end of the audio to the last result", "client sends late by", "streams in a step",
              "cores: server + clients", "wrong texts"], rows,
         ),
