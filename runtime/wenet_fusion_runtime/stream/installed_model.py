@@ -31,7 +31,7 @@ class InstalledModel:
     """
 
     path: Path  # exported file
-    language_model: Path | None  # word n-gram model for lm_weight and word_bonus; None: no language model
+    language_model: Path | None  # word n-gram model, used with the weights below; None: no language model
     lm_weight: float
     word_bonus: float
     sha256: str  # SHA-256 of the exported file when the package was made
