@@ -40,7 +40,7 @@ class CheckedHotWords(NamedTuple):
 def check_hot_words(hot_words: Iterable[HotWord], vocabulary: Vocabulary) -> CheckedHotWords:
     """Separate usable hot words from those with an empty or unspellable phrase or a boost out of range.
 
-    A phrase given twice counts once; a second one with another boost is unusable.
+    A phrase that is given twice with the same boost counts once; with another boost, the second one is unusable.
 
     >>> words = Vocabulary(["<blank>", "<unk>", "<sos/eos>", "one", "two"], "words")
     >>> check_hot_words([HotWord("two one"), HotWord("six")], words).problems

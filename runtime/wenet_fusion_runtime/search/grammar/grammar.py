@@ -30,7 +30,7 @@ class Grammar:
 
     text: str
     source: str = "grammar"  # the file, for error messages
-    most_states: int = MOST_STATES  # limit of the automaton's states, when every rule is written out
+    most_states: int = MOST_STATES  # largest number of states of the automaton, with every rule expanded
     is_bounded: bool = False  # also limit the work of a search, for grammars that clients send
 
     def __post_init__(self) -> None:
