@@ -61,7 +61,7 @@ def test_the_thresholds_text_is_rejected_and_named(tone_model: Path, data: Path,
     command = [tone_model, "--data", data, "--chunk", "8", "--sets", "tones", "--confidence_threshold", "1", "--output"]
     assert write_model_card.main([str(each) for each in [*command, tmp_path / "card.md"]]) == 0
     assert table(tmp_path / "card.md")["tones"][3] == "100.0 % (100.0 to 100.0)"
-    assert "segments whose text has a confidence below 1 have none" in (tmp_path / "card.md").read_text()
+    assert "the text of a segment is rejected if its confidence is below 1" in (tmp_path / "card.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def _decoding(options: argparse.Namespace) -> str:
             f"unknown words {options.unknown_word_penalty:g})"
         )
     if options.confidence_threshold > 0:
-        text += f"; segments whose text has a confidence below {options.confidence_threshold:g} have none"
+        text += f"; the text of a segment is rejected if its confidence is below {options.confidence_threshold:g}"
     return text
 
 
@@ -179,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--confidence_threshold", type=float, default=0.0, metavar="P",
-        help="least confidence of a segment's text, else it has none (default: %(default)g)",
+        help="reject the text of a segment if its confidence is lower (default: %(default)g)",
     )  # fmt: skip
     parser.add_argument(
         "--grammars", nargs="*", default=[], metavar="SET=FILE", help="measure the set with this grammar too"
