@@ -26,7 +26,7 @@ from parts.timing import Timing, by_turns
 from tqdm import tqdm
 from wenet_fusion_runtime import AcousticModel
 from wenet_fusion_runtime.console import run_main
-from wenet_fusion_runtime.model.engines import NATIVE, ONNXRUNTIME
+from wenet_fusion_runtime.model.backends import NATIVE, ONNXRUNTIME
 from wenet_fusion_runtime.model.model_file import load_model
 from wenet_fusion_runtime.model.native_backend import native_family
 from wenet_fusion_runtime.model.native_table import NativeTable

@@ -26,7 +26,7 @@ from parts.speed_setup import QUICK, SIZES, Sizes
 from tqdm import tqdm
 from wenet_fusion_runtime import EngineOptions
 from wenet_fusion_runtime.console import run_main
-from wenet_fusion_runtime.model.engines import NATIVE, ONNXRUNTIME, TORCH
+from wenet_fusion_runtime.model.backends import NATIVE, ONNXRUNTIME, TORCH
 
 from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.chunking import chunking_label

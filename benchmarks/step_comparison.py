@@ -31,7 +31,7 @@ from parts.wenet_models import RECIPE, write_exports
 from tqdm import tqdm
 from wenet_fusion_runtime import AcousticModel
 from wenet_fusion_runtime.console import run_main
-from wenet_fusion_runtime.model.engines import NATIVE, ONNXRUNTIME
+from wenet_fusion_runtime.model.backends import NATIVE, ONNXRUNTIME
 from wenet_fusion_runtime.model.metadata import ONNX
 from wenet_fusion_runtime.model.model_file import load_model
 

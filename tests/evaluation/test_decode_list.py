@@ -16,8 +16,8 @@ from wenet_fusion.data.lists.manifest import scan_manifest
 from wenet_fusion.evaluation import decode_list as module
 from wenet_fusion.evaluation.decode_list import Condition, Decoded, DecodedBatch, collect, decode_list, plan_batches
 from wenet_fusion.evaluation.options import PLAIN, EvaluationOptions, Variant
-from wenet_fusion.evaluation.progress import Progress
 from wenet_fusion.evaluation.run import fingerprint
+from wenet_fusion.evaluation.stored_batches import StoredBatches
 from wenet_fusion.model.chunking import Chunking, parse_chunking
 
 TEXTS = {"long": "a b c d a b", "one": "c", "none": "", "two": "d a", "three": "b c d"}
@@ -99,7 +99,7 @@ def test_progress_of_other_weights_is_not_used(trained, recordings, tmp_path):
     """If one bit of a weight changes under the same configuration, no decoded batch is reused."""
     options = EvaluationOptions((GREEDY,), (Chunking(8, 2),))
     before = fingerprint(trained, recordings, options)
-    Progress(tmp_path, before).keep(
+    StoredBatches(tmp_path, before).keep(
         0, DecodedBatch(0, ["a"], {}, 1.0, [Decoded(GREEDY, PLAIN, "8/2", [[4]], 0.1, 0.1)])
     )
     assert before == fingerprint(changed(trained, lambda model: None), recordings, options), "a copy is the same model"
@@ -119,9 +119,9 @@ def test_progress_of_other_weights_is_not_used(trained, recordings, tmp_path):
         assert after != before
         part = tmp_path / "unfinished" / "rank0.jsonl"
         kept = part.read_text()
-        assert Progress(tmp_path, after).resume() == []
+        assert StoredBatches(tmp_path, after).resume() == []
         part.write_text(kept)
-    assert [batch.keys for batch in Progress(tmp_path, before).resume()] == [["a"]]
+    assert [batch.keys for batch in StoredBatches(tmp_path, before).resume()] == [["a"]]
 
 
 @pytest.mark.parametrize(
@@ -148,12 +148,12 @@ def test_progress_of_several_ranks_comes_back_in_the_order_of_the_plan(tmp_path)
         DecodedBatch(n, [f"u{n}"], {"x": "y"}, n / 2, [Decoded(GREEDY, PLAIN, "8/2", [[n]], 0.1, 0.2)])
         for n in range(4)
     ]
-    progress = Progress(tmp_path, "f")
+    stored = StoredBatches(tmp_path, "f")
     for n in (3, 0, 2, 1):
-        progress.keep(n % 2, batches[n])
-    assert Progress(tmp_path, "f").resume() == batches == Progress(tmp_path, "f").resume(), "resumed twice"
+        stored.keep(n % 2, batches[n])
+    assert StoredBatches(tmp_path, "f").resume() == batches == StoredBatches(tmp_path, "f").resume(), "resumed twice"
     with (tmp_path / "unfinished" / "earlier.jsonl").open("a") as file:
         file.write('{"number": 9, "ke')
-    assert Progress(tmp_path, "f").resume() == batches
-    Progress(tmp_path, "f").finish()
+    assert StoredBatches(tmp_path, "f").resume() == batches
+    StoredBatches(tmp_path, "f").finish()
     assert list(tmp_path.iterdir()) == []

@@ -29,9 +29,9 @@ from wenet_fusion.evaluation.decode_list import (
     plan_batches,
 )
 from wenet_fusion.evaluation.options import EvaluationOptions, Variant
-from wenet_fusion.evaluation.progress import Progress
 from wenet_fusion.evaluation.report.content import Fact
 from wenet_fusion.evaluation.results import Evaluation, Found, Scored, scored, write_reports, write_results
+from wenet_fusion.evaluation.stored_batches import StoredBatches
 from wenet_fusion.model.chunking import chunking_label
 from wenet_fusion.provenance import __version__, commit, processor, software
 from wenet_fusion.ranks import Ranks
@@ -76,9 +76,9 @@ def evaluate(
     _check(model, trained, options)
     utterances, problems = scan_manifest(data_list)
     spoken = read_word_times(options.ctm, {item.key: item.text for item in utterances})
-    progress = Progress(result_dir, fingerprint(trained, utterances, options))
+    stored = StoredBatches(result_dir, fingerprint(trained, utterances, options))
     plan = dict(enumerate(plan_batches(utterances, options.max_batch_seconds)))
-    found = _decode_all(BatchDecoder(model, trained.model.decoder, options), plan, progress, ranks)
+    found = _decode_all(BatchDecoder(model, trained.model.decoder, options), plan, stored, ranks)
     if ranks.rank:
         return None
     unreadable = found.unreadable
@@ -95,7 +95,7 @@ def evaluate(
     results = Results(evaluation, scored(evaluation))
     write_results(*results, result_dir)
     write_reports(*results, result_dir)
-    progress.finish()
+    stored.finish()
     return results
 
 
@@ -133,13 +133,13 @@ def _check(model: AcousticModel, trained: TrainedModel, options: EvaluationOptio
 
 
 def _decode_all(
-    decoder: BatchDecoder, plan: Mapping[int, Sequence[Utterance]], progress: Progress, ranks: Ranks
+    decoder: BatchDecoder, plan: Mapping[int, Sequence[Utterance]], stored: StoredBatches, ranks: Ranks
 ) -> DecodedList:
     """Decode one batch at a time under every chunking, because a test set may be larger than the memory.
 
     Neither the plan of batches nor the results depend on the number of ranks, because a rank takes whole batches.
     """
-    earlier = progress.resume() if ranks.rank == 0 else []
+    earlier = stored.resume() if ranks.rank == 0 else []
     done = ranks.first({batch.number for batch in earlier})
     share = ranks.share([number for number in plan if number not in done])
     mine: list[DecodedBatch] = []
@@ -150,7 +150,7 @@ def _decode_all(
         with progress_bar(None, count, name, "utt", disable=ranks.rank > 0) as bar:
             for number in share:
                 mine.append(decoder.decode(number, plan[number]))
-                progress.keep(ranks.rank, mine[-1])
+                stored.keep(ranks.rank, mine[-1])
                 bar.update(len(plan[number]))
     except (ValueError, OSError) as error:  # raised below, after the other ranks know of it
         problem = error

@@ -10,7 +10,7 @@ from parts.exported_files import write_int8_archive, write_script
 from parts.speed_setup import SAMPLE_RATE, Sizes, peaked_model
 from wenet_fusion_runtime import Recognizer
 from wenet_fusion_runtime.audio.reader import load_audio
-from wenet_fusion_runtime.model.engines import AUTO, TORCH
+from wenet_fusion_runtime.model.backends import AUTO, TORCH
 from wenet_fusion_runtime.model.model_file import load_model
 from wenet_fusion_runtime.server.settings import SERVER_OPTIONS
 from wenet_fusion_runtime.stream.offline import transcribe_offline

@@ -102,7 +102,7 @@ import json, queue, sys, time
 began = time.monotonic()
 import numpy as np
 from wenet_fusion_runtime import Engine, Recognizer, load_model
-from wenet_fusion_runtime.model.engines import NATIVE, TORCH, choose_backend
+from wenet_fusion_runtime.model.backends import NATIVE, TORCH, choose_backend
 from wenet_fusion_runtime.model.model_file import read_meta
 path, audio, backend = sys.argv[1:]
 backend = choose_backend(path, read_meta(path), backend)

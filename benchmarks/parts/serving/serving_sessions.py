@@ -18,7 +18,7 @@ import psutil
 from parts.serving.served_models import ServedModel
 from parts.serving.serving_clients import ClientMeasurements, ClientPlan
 from wenet_fusion_runtime import EngineOptions
-from wenet_fusion_runtime.model.engines import AUTO
+from wenet_fusion_runtime.model.backends import AUTO
 
 PATIENCE = 60.0  # timeout in seconds, in addition to the duration of the plan
 _ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}

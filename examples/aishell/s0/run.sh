@@ -70,11 +70,11 @@ prepare_corpus() {
       ;;
     0)
       if [ -z "$manifests" ]; then
-        python "$root/tools/data/prepare_aishell.py" "$folder" data
+        python "$root/tools/data/corpora/prepare_aishell.py" "$folder" data
         return
       fi
       for name in train dev test; do
-        python "$root/tools/data/prepare_manifests.py" "$manifests/aishell_supervisions_$name.jsonl.gz" "data/$name"
+        python "$root/tools/data/corpora/prepare_manifests.py" "$manifests/aishell_supervisions_$name.jsonl.gz" "data/$name"
       done
       ;;
   esac

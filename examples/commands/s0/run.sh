@@ -210,7 +210,7 @@ prepare_corpus() {
       need_stage -1
       change_stage 0
       for part in train-clean-100 dev-clean; do
-        [ ! -d "$data/LibriSpeech/$part" ] || python "$root/tools/data/prepare_librispeech.py" "$data/LibriSpeech/$part" "data/local/$part"
+        [ ! -d "$data/LibriSpeech/$part" ] || python "$root/tools/data/corpora/prepare_librispeech.py" "$data/LibriSpeech/$part" "data/local/$part"
       done
       python local/divide_corpora.py "$data" "$speech" --output data
       write_lm_text

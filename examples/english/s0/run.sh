@@ -60,7 +60,7 @@ prepare_corpus() {
   change_stage 0
   for part in train-clean-100 dev-clean; do
     [ -d "$data/LibriSpeech/$part" ] || continue
-    python "$root/tools/data/prepare_librispeech.py" "$data/LibriSpeech/$part" "data/local/$part"
+    python "$root/tools/data/corpora/prepare_librispeech.py" "$data/LibriSpeech/$part" "data/local/$part"
     if [ "$part" = dev-clean ]; then held_out+=("data/local/$part"); else train+=("data/local/$part"); fi
   done
   for part in "$data"/text/*.txt.gz; do [ ! -f "$part" ] || texts+=("$part"); done

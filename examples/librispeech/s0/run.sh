@@ -111,10 +111,10 @@ prepare_set() {
   shift
   if [ -z "$manifests" ]; then
     for part; do folders+=("$(part_folder "$part")"); done
-    python "$root/tools/data/prepare_librispeech.py" "${folders[@]}" "data/$name"
+    python "$root/tools/data/corpora/prepare_librispeech.py" "${folders[@]}" "data/$name"
   else
     set -- "${@/#/$manifests/librispeech_supervisions_}"
-    python "$root/tools/data/prepare_manifests.py" "${@/%/.jsonl.gz}" "data/$name"
+    python "$root/tools/data/corpora/prepare_manifests.py" "${@/%/.jsonl.gz}" "data/$name"
   fi
 }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wenet_fusion_runtime.console import HelpFormatter, unusable_package
 from wenet_fusion_runtime.files import check_sha256
-from wenet_fusion_runtime.model.engines import AUTO, BACKENDS
+from wenet_fusion_runtime.model.backends import AUTO, BACKENDS
 from wenet_fusion_runtime.model.wenet.wenet_files import model_paths
 
 PROGRAM = "wenet-fusion-runtime"

@@ -6,7 +6,7 @@ import argparse
 
 from wenet_fusion_runtime.cli.command import Commands, add_command
 from wenet_fusion_runtime.files import file_sha256
-from wenet_fusion_runtime.model.engines import describe_engines
+from wenet_fusion_runtime.model.backends import describe_backend
 from wenet_fusion_runtime.model.metadata import ANY, KINDS, ONNX, TORCHSCRIPT, Meta
 from wenet_fusion_runtime.model.model_file import read_meta
 from wenet_fusion_runtime.model.wenet.wenet_files import SCRIPTED, model_paths
@@ -47,7 +47,7 @@ def _info(options: argparse.Namespace) -> int:
         ("size", f"{sum(path.stat().st_size for path in paths) / 1e6:.1f} MB"),
         ("SHA-256", file_sha256(*paths)),
         ("contains", _PROGRAM if is_program else _DATA),
-        ("runs on", describe_engines(paths[0], meta, options.backend)),
+        ("runs on", describe_backend(paths[0], meta, options.backend)),
         ("sample rate", f"{meta.sample_rate} Hz"),
         ("encoder frame", f"{1000 * meta.frame_seconds:g} ms"),
         ("chunk/left", f"{chunks}; default {meta.default_chunk}/{meta.default_left} (encoder frames/chunks)"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from wenet_fusion_runtime.files import parse_json
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
 from wenet_fusion_runtime.model.archive_members import DAMAGE, read_member
-from wenet_fusion_runtime.model.engines import AUTO, load_backend
+from wenet_fusion_runtime.model.backends import AUTO, load_backend
 from wenet_fusion_runtime.model.metadata import ONNX, TORCHSCRIPT, Meta, parse_meta
 from wenet_fusion_runtime.model.onnx_backend import STEP
 from wenet_fusion_runtime.model.wenet.wenet_files import find_model_files, model_paths

@@ -15,8 +15,8 @@ import pytest
 from support.native.random_fused import Fused, random_fused
 from support.runtime.fake_model import onnx_graphs, onnx_record, save_archive, save_model, write_zip
 from wenet_fusion_runtime.cli.__main__ import main
+from wenet_fusion_runtime.model.backends import BACKENDS
 from wenet_fusion_runtime.model.conformance import ModelFault
-from wenet_fusion_runtime.model.engines import BACKENDS
 from wenet_fusion_runtime.model.model_file import load_model
 from wenet_fusion_runtime.model.native_backend import NativeBackend
 from wenet_fusion_runtime.model.native_table import NATIVE, NativeTable, Placed

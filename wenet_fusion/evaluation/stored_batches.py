@@ -14,7 +14,7 @@ from wenet_fusion.evaluation.decode_list import Decoded, DecodedBatch
 _FOLDER = "unfinished"
 
 
-class Progress:
+class StoredBatches:
     """Decoded batches in files of JSON lines, one file for each rank.
 
     Batches that were decoded under another fingerprint are discarded.
@@ -25,9 +25,9 @@ class Progress:
 
     >>> import tempfile
     >>> folder = tempfile.TemporaryDirectory()
-    >>> progress = Progress(Path(folder.name), "weights A")
-    >>> progress.keep(0, DecodedBatch(7, ["u"], {}, 1.0, []))
-    >>> [batch.number for batch in progress.resume()], Progress(Path(folder.name), "weights B").resume()
+    >>> stored = StoredBatches(Path(folder.name), "weights A")
+    >>> stored.keep(0, DecodedBatch(7, ["u"], {}, 1.0, []))
+    >>> [batch.number for batch in stored.resume()], StoredBatches(Path(folder.name), "weights B").resume()
     ([7], [])
     """
 

@@ -63,8 +63,8 @@ def choose_backend(path: Path, meta: Meta, name: str, threads: int = 1) -> str:
     return name
 
 
-def describe_engines(path: Path, meta: Meta, name: str) -> str:
-    """Return the name of the engine that runs a model on this machine, for `info`.
+def describe_backend(path: Path, meta: Meta, name: str) -> str:
+    """Return the name of the backend that runs a model on this machine, with its quantized engine, for `info`.
 
     Args:
         path: the model's file.

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write Kaldi's wav.scp, text and utt2spk for parts of LibriSpeech: folders of SPEAKER/CHAPTER/*.flac and *.trans.txt.
 
-Example: python tools/data/prepare_librispeech.py LibriSpeech/train-clean-100 LibriSpeech/train-clean-360 data/train
+Example: python tools/data/corpora/prepare_librispeech.py LibriSpeech/train-clean-{100,360} data/train
 """
 
 import argparse

@@ -2,7 +2,7 @@
 """Write Kaldi's wav.scp, text, utt2spk and segments from the lists of another toolkit, such as lhotse's manifests.
 
 Example: lhotse prepare librispeech -p dev-clean LibriSpeech data/manifests
-    python tools/data/prepare_manifests.py data/manifests/librispeech_supervisions_dev-clean.jsonl.gz data/dev
+    python tools/data/corpora/prepare_manifests.py data/manifests/librispeech_supervisions_dev-clean.jsonl.gz data/dev
 """
 
 import argparse

@@ -4,7 +4,7 @@
 The recordings are wav/{train,dev,test}/SPEAKER/*.wav. Spaces between words are removed from the transcripts, because
 the tokens are characters.
 
-Example: python tools/data/prepare_aishell.py data_aishell data
+Example: python tools/data/corpora/prepare_aishell.py data_aishell data
 """
 
 import argparse
