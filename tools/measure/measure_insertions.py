@@ -13,7 +13,7 @@ from wenet_fusion_runtime import AcousticModel, DecodingOptions, load_model
 from wenet_fusion_runtime.console import HelpFormatter, run_main
 from wenet_fusion_runtime.model.metadata import Meta
 from wenet_fusion_runtime.results.result import Result
-from wenet_fusion_runtime.search.modes import MODES
+from wenet_fusion_runtime.search.modes import MODES, SEARCH_MODES
 from wenet_fusion_runtime.stream.offline import decode_rows, offline_step
 
 from wenet_fusion.data.lists.manifest import scan_manifest
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def modes_of(meta: Meta) -> tuple[str, ...]:
     """Return the searches that the model supports."""
-    return MODES if meta.decoder else MODES[:-1]
+    return tuple(mode for mode, search in SEARCH_MODES.items() if meta.decoder or not search.needs_decoder)
 
 
 def texts_of(model: AcousticModel, sound: Sound, chunk: int, options: dict[str, DecodingOptions]) -> dict[str, str]:

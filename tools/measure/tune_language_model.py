@@ -16,7 +16,7 @@ from skipped_recordings import all_problems, report_skipped
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, load_language_model, load_model
 from wenet_fusion_runtime.console import HelpFormatter, run_main
 from wenet_fusion_runtime.files import write_text
-from wenet_fusion_runtime.search.modes import MODES
+from wenet_fusion_runtime.search.modes import PREFIX_BEAM, SEARCH_MODES
 
 from wenet_fusion.data.lists.manifest import Utterance, scan_manifest
 from wenet_fusion.evaluation.decode_list import Condition, decode_list
@@ -125,7 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=0.0,
         help="nats subtracted per unknown word (default: %(default)s)",
     )
-    parser.add_argument("--mode", choices=MODES[1:], default=MODES[1], help="search mode")
+    modes = [mode for mode, search in SEARCH_MODES.items() if search.has_alternatives]
+    parser.add_argument("--mode", choices=modes, default=PREFIX_BEAM, help="search mode")
     parser.add_argument("--beam_size", type=int, help="hypotheses in the beam; default: the runtime's")
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write, with a table beside it (.md)")
     args = parser.parse_args(arguments)
