@@ -68,6 +68,8 @@ def test_help_says_which_format_has_which_precision(capsys):
     with pytest.raises(SystemExit):
         run("export", "--help")
     printed = " ".join(capsys.readouterr().out.split())
+    unbroken = printed.replace(" ", "")  # lines break at hyphens, too
+    assert all(f"{name}:{target.purpose}".replace(" ", "") in unbroken for name, target in TARGETS.items())
     assert {name for target in TARGETS.values() for name in target.precisions} == set(MEANINGS)
     for name, forms in (("int8", "torchscript, onnx"), ("float16-packed", "torchscript")):
         assert f"{name} ({forms}): {MEANINGS[name]}" in printed

@@ -51,8 +51,9 @@ def test_the_example_exports_what_it_says(example: types.ModuleType, trained: Tr
     stream.finish()
     expected = joined_ids(transcribe_offline(acoustic_model(trained), sound, 8, 2, options))
     assert joined_ids(stream.finals) == expected and len(expected) > 10
-    size, text = describe_export(exported, OPTIONS, trained.config.training.chunking.served()[-1])
-    assert size.startswith(f"{tmp_path / 'small.zip'}: ") and text.startswith("float32; no normalisation in the step")
+    size, checksum, text = describe_export(exported, OPTIONS, trained.config.training.chunking.served()[-1])
+    assert size.startswith(f"{tmp_path / 'small.zip'}: ") and checksum.startswith("SHA-256 ")
+    assert text.startswith("float32; no normalisation in the step")
 
 
 def test_the_example_is_verified_like_every_target(

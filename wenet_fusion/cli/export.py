@@ -29,9 +29,7 @@ def add(verb: Verb) -> None:
         "--format",
         choices=TARGETS,
         default="torchscript",
-        help="torchscript: for our runtime and WeNet's libtorch runtime; onnx: for our runtime without torch; "
-        "wenet-onnx: for WeNet's onnxruntime runtime; sherpa-onnx: for sherpa-onnx; pt2: for torch.export "
-        "(experimental)",
+        help="; ".join(f"{name}: {target.purpose}" for name, target in TARGETS.items()),
     )
     p.add_argument(
         "--chunking",

@@ -1,6 +1,5 @@
 """Text about exports for users: the meaning of the precisions, and the results of verification."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from wenet_fusion_runtime.files import file_sha256
@@ -31,13 +30,13 @@ def describe_export(exported: Exported, options: ExportOptions, chunking: Chunki
         options: options of the export.
         chunking: chunking of the file, for targets with `one_chunking`.
     """
-    found, one_chunking = exported.findings, TARGETS[options.target].one_chunking
+    found, target = exported.findings, TARGETS[options.target]
     norms = f"{found.norm_operators} normalisation operators" if found.norm_operators else "no normalisation"
     sizes = ", ".join(map(str, found.verification.chunk_sizes))
-    streamed = f"chunking {chunking_label(chunking)}" if one_chunking else f"chunk sizes {sizes}"
+    streamed = f"chunking {chunking_label(chunking)}" if target.one_chunking else f"chunk sizes {sizes}"
     lines = [
         *map(_size, exported.files),
-        *_checksum(exported.files, options.target),
+        *([f"SHA-256 {file_sha256(exported.files[0])}"] if target.for_our_runtime else []),
         f"{options.precision}; {norms} in the step; {_comparison(found)}, streamed at {streamed}",
         *_error_rate(found, options.precision),
         *_delay(found),
@@ -49,11 +48,6 @@ def describe_export(exported: Exported, options: ExportOptions, chunking: Chunki
 def _size(path: Path) -> str:
     size = path.stat().st_size
     return f"{path}: {size / 1e6:.1f} MB" if size >= 1e5 else f"{path}: {size / 1e3:.1f} kB"
-
-
-def _checksum(files: Sequence[Path], target: str) -> list[str]:
-    """Return the SHA-256 of a file for our runtime, which checks it with --require_sha256."""
-    return [f"SHA-256 {file_sha256(files[0])}"] if target in ("torchscript", "onnx") else []
 
 
 def _comparison(found: Findings) -> str:

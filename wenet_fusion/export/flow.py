@@ -81,8 +81,8 @@ def _target(trained: TrainedModel, destination: Path, options: ExportOptions, sp
             f"--format {chosen.name} has no precision {options.precision}; choose from {', '.join(chosen.precisions)}"
         )
     check_limit(options.max_wer_increase)
-    if any(utterance.timestamps for utterance in speech) and not chosen.holds_emission_delay:
-        known = " and ".join(name for name, target in TARGETS.items() if target.holds_emission_delay)
+    if any(utterance.timestamps for utterance in speech) and not chosen.for_our_runtime:
+        known = " and ".join(name for name, target in TARGETS.items() if target.for_our_runtime)
         raise ValueError(f"--ctm is for {known}: a {chosen.name} file has no place for word timestamps")
     if destination.exists() and trained.path.exists() and destination.samefile(trained.path):
         raise ValueError(f"{destination} is the checkpoint itself: give another name for the export")

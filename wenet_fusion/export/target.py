@@ -102,12 +102,13 @@ class Target(ABC):
     """
 
     name: ClassVar[str]
+    purpose: ClassVar[str]  # the runtimes that read the files, for the help of --format
     precisions: ClassVar[tuple[str, ...]] = ("float32",)
     norms: ClassVar[tuple[str, ...]]  # parts of operator names that a folded encoder must not contain
     costly_activations: ClassVar[tuple[str, ...]]
     one_chunking: ClassVar[bool] = False  # the file holds one chunking, which --chunking chooses
     holds_findings: ClassVar[bool] = True  # meta.json holds the results of verification, so the file is written twice
-    holds_emission_delay: ClassVar[bool] = False  # meta.json holds the emission delay
+    for_our_runtime: ClassVar[bool] = False  # our runtime reads the file, which can hold the emission delay
     batches: ClassVar[bool] = True  # the runtime steps several streams as one batch
     decoding: ClassVar[DecodingOptions] = DecodingOptions()  # decoding options to measure error rates
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from wenet_fusion_runtime.model.acoustic_model import AcousticModel
-from wenet_fusion_runtime.model.engines import ONNXRUNTIME
+from wenet_fusion_runtime.model.backends import ONNXRUNTIME
 from wenet_fusion_runtime.model.metadata import BATCH, CACHE, ONNX, VOCABULARY_SIZE
 from wenet_fusion_runtime.model.model_file import META, load_model
 from wenet_fusion_runtime.model.native_table import NATIVE
@@ -52,10 +52,10 @@ class OnnxArchive(Target):
     ('onnx', ('float32', 'int8', 'int8-dynamic'))
     """
 
-    name = "onnx"
+    name, purpose = "onnx", "for our runtime without torch"
     precisions = ("float32", "int8", "int8-dynamic")
     norms, costly_activations = ONNX_NORMS, ONNX_COSTLY_ACTIVATIONS
-    holds_emission_delay = True
+    for_our_runtime = True
 
     def build(self, speech: Sequence[np.ndarray]) -> None:
         """Build the graphs; see `one_chunk_model` and `build_members`."""

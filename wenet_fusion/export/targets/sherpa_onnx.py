@@ -35,7 +35,7 @@ class SherpaOnnx(FeatureTarget):
     ('sherpa-onnx', 'ctc_greedy_search')
     """
 
-    name = "sherpa-onnx"
+    name, purpose = "sherpa-onnx", "for sherpa-onnx"
     decoding = DecodingOptions(mode=GREEDY)
 
     def check(self) -> None:

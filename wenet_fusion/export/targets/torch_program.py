@@ -43,7 +43,7 @@ class TorchProgram(Target):
     ('pt2', ('float32',))
     """
 
-    name = "pt2"
+    name, purpose = "pt2", "for torch.export (experimental)"
     norms, costly_activations = NORM_OPERATORS, COSTLY_ACTIVATIONS
 
     def build(self, speech: Sequence[np.ndarray]) -> None:

@@ -34,10 +34,10 @@ class TorchScript(Target):
     ('torchscript', ('float32', 'float16-packed', 'int8', 'int8-dynamic'))
     """
 
-    name = "torchscript"
+    name, purpose = "torchscript", "for our runtime and WeNet's libtorch runtime"
     precisions = tuple(QUANTIZED_ENGINES)
     norms, costly_activations = NORM_OPERATORS, COSTLY_ACTIVATIONS
-    holds_emission_delay = True
+    for_our_runtime = True
 
     def build(self, speech: Sequence[np.ndarray]) -> None:
         """Script the fused model; see `script`."""

@@ -89,7 +89,7 @@ class WenetOnnx(FeatureTarget):
     ('wenet-onnx', True)
     """
 
-    name = "wenet-onnx"
+    name, purpose = "wenet-onnx", "for WeNet's onnxruntime runtime"
 
     def check(self) -> None:
         """Refuse what the runtime cannot run, and folders with another model's vocabulary."""
