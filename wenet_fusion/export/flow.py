@@ -116,10 +116,17 @@ def _verify(target: Target, part: Path, precision: str, speech: Sequence[Speech]
         _, judging = calibration_split(speech, precision)
         errors = measure_errors(reference, exported, judging, target.decoding)
         if is_int8:
-            errors.raise_above(options.max_wer_increase, target.destination)
+            errors.raise_above(options.max_wer_increase, target.destination, _remedy(target))
     has_timestamps = any(utterance.timestamps for utterance in speech)
     delay = measure_emission_delay(exported, speech) if has_timestamps else None
     return Findings(verification, counts, sum(matching(counts, target.norms).values()), errors, has_timestamps, delay)
+
+
+def _remedy(target: Target) -> str:
+    """Return what to do if an int8 file of this target adds too many errors."""
+    exact = " or ".join(name for name in target.precisions if not name.startswith("int8"))
+    calibration = ", or give more or other speech to calibrate on" if target.precision == "int8" else ""
+    return f"export {exact}, which does not change the text{calibration}"
 
 
 def _verify_again(target: Target, part: Path, found: Findings) -> None:

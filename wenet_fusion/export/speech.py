@@ -94,8 +94,14 @@ class ErrorChange(NamedTuple):
     changed: int  # utterances whose text differs
     chunk: int  # the chunk size, in encoder frames, with the largest increase
 
-    def raise_above(self, limit: float, path: Path) -> None:
-        """Raise ValueError if the error rate rose by more than `limit`, or if the checkpoint makes too many errors."""
+    def raise_above(self, limit: float, path: Path, remedy: str) -> None:
+        """Raise ValueError if the error rate rose by more than `limit`, or if the checkpoint makes too many errors.
+
+        Args:
+            limit: largest increase, as a fraction of the words.
+            path: the exported file, for the message.
+            remedy: the end of the message about an increase.
+        """
         check_limit(limit)
         if self.before > WORST_JUDGE:
             raise ValueError(
@@ -106,8 +112,7 @@ class ErrorChange(NamedTuple):
             raise ValueError(
                 f"{path} is not kept: its word error rate is {100 * self.after:.2f} % instead of "
                 f"{100 * self.before:.2f} % ({self.words} words), more than the {100 * limit:.2f} points that "
-                "--max_wer_increase allows; take another precision (float32 and float16-packed change no text), or for "
-                "int8 more or other speech to calibrate on"
+                f"--max_wer_increase allows; {remedy}"
             )
 
     def summary(self) -> dict[str, Any]:
