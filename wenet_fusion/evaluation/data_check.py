@@ -38,8 +38,8 @@ def check_data(config: RecipeConfig, data_list: Path, decode: int | None = None)
     Args:
         config: configuration of the training.
         data_list: the list to check.
-        decode: number of utterances to decode, spread evenly over the list (data_type sequential: the first ones of
-            each shard); None: all.
+        decode: number of utterances to decode, spread evenly over the list (data_type sequential: the first decode / S,
+            rounded up, of each of S shards); None: all.
 
     Raises:
         ValueError: no utterance of the list is usable, unless data_type is sequential.

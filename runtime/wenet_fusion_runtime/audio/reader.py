@@ -166,7 +166,7 @@ def load_audio(
         end: seconds at which to end; None is the end of the file.
         name: see `AudioReader`.
         channel: see `AudioReader`.
-        longest: limit of the result's length, in seconds; decoding stops at most 10 s after it.
+        longest: limit of the result's length, seconds; beyond it, at most 10 s are decoded before ValueError is raised.
     Returns:
         (n,) float32 mono.
     Raises:
