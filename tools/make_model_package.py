@@ -87,7 +87,7 @@ def _write_model(folder: Path, options: argparse.Namespace) -> None:
             ".binary" if is_kenlm_binary(options.language_model) else ".arpa.gz"
         )
         sources[str(record["language_model"])] = options.language_model
-    record["confidence_threshold"] = options.confidence_threshold
+    record |= {"confidence_threshold": options.confidence_threshold, "beam_size": options.beam_size}
     record |= {"sha256": file_sha256(options.model), "example": options.example}
     texts[DESCRIPTION] = json.dumps(record, indent=2) + "\n"
     earlier = [path.name for path in folder.iterdir() if path.is_file()] if folder.exists() else []
@@ -117,7 +117,7 @@ def _weights(options: argparse.Namespace) -> dict[str, float]:
         raise ValueError(f"--{' and --'.join(given)}: no effect without --language_model FILE")
     if options.language_model is not None:
         load_language_model(options.language_model)
-    checked = DecodingOptions(**given, confidence_threshold=options.confidence_threshold)
+    checked = DecodingOptions(**given, confidence_threshold=options.confidence_threshold, beam_size=options.beam_size)
     return {name: getattr(checked, name) for name in LANGUAGE_MODEL_WEIGHTS}
 
 
@@ -152,6 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="P",
         help="reject the text of a segment if its confidence is lower (default: %(default)g)",
     )
+    parser.add_argument("--beam_size", type=int, metavar="N", help="prefixes of the search (default: the search's)")
     parser.add_argument("--card", type=Path, metavar="FILE", help="model card in Markdown, which becomes the README")
     parser.add_argument("--name", default="wenet-fusion-model", help="name of the distribution")
     parser.add_argument("--version", default="0.1.0", help="version of the distribution")

@@ -53,6 +53,8 @@ def parse_with_installed_model(parser: argparse.ArgumentParser, arguments: Seque
         return options
     if options.confidence_threshold is None:
         options.confidence_threshold = installed.confidence_threshold
+    if options.beam_size is None:
+        options.beam_size = installed.beam_size
     if options.language_model is not None:
         return options
     options.language_model = installed.language_model_for(options.mode)

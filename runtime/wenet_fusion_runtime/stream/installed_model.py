@@ -37,6 +37,7 @@ class InstalledModel:
     sha256: str  # SHA-256 of the exported file when the package was made
     confidence_threshold: float = 0.0  # segments with a lower confidence get no text
     unknown_word_penalty: float = 0.0
+    beam_size: int | None = None  # None: the search's default
     example: str = ""  # a sentence that the model understands, to be suggested to users; empty: none
 
     @property
@@ -67,15 +68,17 @@ class InstalledModel:
         return self.language_model if mode is None or SEARCH_MODES[mode].has_alternatives else None
 
     def recognizer(self, options: DecodingOptions = DecodingOptions()) -> Recognizer:
-        """Load the model, with its confidence threshold and its language model with its weights.
+        """Load the model, with its confidence threshold, its beam size and its language model with its weights.
 
-        The options' own threshold and language model are used instead if they have one; see also `language_model_for`.
+        What the options give is used instead; see also `language_model_for`.
 
         Raises:
             OSError, ValueError, ImportError: see `Recognizer` and `load_language_model`.
         """
         if options.confidence_threshold is None:
             options = replace(options, confidence_threshold=self.confidence_threshold)
+        if options.beam_size is None:
+            options = replace(options, beam_size=self.beam_size)
         path = self.language_model_for(options.mode)
         if path is not None and options.language_model is None:
             loaded = load_language_model(path)
@@ -115,6 +118,7 @@ def installed_model() -> InstalledModel:
             str(record["sha256"]),
             float(record.get("confidence_threshold", 0.0)),
             float(record.get("unknown_word_penalty", 0.0)),
+            None if record.get("beam_size") is None else int(record["beam_size"]),
             str(record.get("example", "")),
         )
     except (ValueError, KeyError, TypeError) as error:

@@ -27,10 +27,10 @@ def test_an_installed_model_is_found_with_its_weights(package: Path, files: Path
     assert found.path.read_bytes() == (files / "model.zip").read_bytes()
     assert found.language_model == package / "language_model.arpa.gz"
     assert (found.lm_weight, found.word_bonus, found.unknown_word_penalty) == (0.25, 0.5, 0.75)
-    assert found.confidence_threshold == 0.125
+    assert found.confidence_threshold == 0.125 and found.beam_size == 3
     options = found.recognizer(DecodingOptions(beam_size=2)).options
     assert (options.lm_weight, options.word_bonus, options.unknown_word_penalty) == (0.25, 0.5, 0.75)
-    assert options.beam_size == 2
+    assert options.beam_size == 2 and found.recognizer().options.beam_size == 3
     assert options.confidence_threshold == 0.125
     for own in (0.0, 0.5):
         assert found.recognizer(DecodingOptions(confidence_threshold=own)).options.confidence_threshold == own
@@ -116,7 +116,7 @@ def test_options_replace_the_installed_language_model_and_its_weights(
     expected = None if language_model is None else Path(language_model.replace("{package}", str(package)))
     assert (options.language_model, options.lm_weight) == (expected, weight)
     assert options.word_bonus == (0.5 if weight else None)
-    assert options.confidence_threshold == 0.125
+    assert (options.confidence_threshold, options.beam_size) == (0.125, 3)
     assert parsed("transcribe", "speech.wav", *option, "--confidence_threshold", "0").confidence_threshold == 0
 
 

@@ -93,7 +93,7 @@ def errors_text(measured: Measured) -> str:
 
 def measure_all(options: argparse.Namespace, others: Mapping[str, Path]) -> list[list[str]]:
     """Return a row of the card's table for each set, each group of speakers and each grammar."""
-    plain = DecodingOptions(confidence_threshold=options.confidence_threshold)
+    plain = DecodingOptions(beam_size=options.beam_size, confidence_threshold=options.confidence_threshold)
     if options.language_model is not None:
         loaded = load_language_model(options.language_model)
         weights = {name: getattr(options, name) for name in LANGUAGE_MODEL_WEIGHTS}
@@ -177,6 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--unknown_word_penalty", type=float, default=0.0, help="nats per unknown word (default: %(default)s)"
     )
+    parser.add_argument("--beam_size", type=int, metavar="N", help="prefixes of the search (default: the runtime's)")
     parser.add_argument(
         "--confidence_threshold", type=float, default=0.0, metavar="P",
         help="reject the text of a segment if its confidence is lower (default: %(default)g)",
