@@ -100,7 +100,8 @@ def type_name(kind: Any) -> str:
     if origin is typing.Literal:
         return listed(arguments)
     if origin is tuple and arguments[-1] is Ellipsis:
-        return f"list of {type_name(arguments[0])}s"
+        name = type_name(arguments[0])
+        return f"list of {name}" if name.endswith("`") else f"list of {name}s"
     if origin is tuple:
         return f"[{', '.join(map(type_name, arguments))}]"
     if arguments:

@@ -21,7 +21,7 @@ class Filters:
     longest_seconds: float = 40.0  # longest utterance, seconds
     shortest_seconds: float = 0.1  # shortest utterance, seconds
     longest_tokens: int = 1000  # longest transcript, tokens
-    most_characters_per_second: float = 50.0  # densest transcript; spaces do not count
+    most_characters_per_second: float = 50.0  # fastest speech: characters of the transcript per second, without spaces
 
     def problems(self) -> list[str]:
         """Return one message for each invalid value."""

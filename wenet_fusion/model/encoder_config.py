@@ -33,7 +33,7 @@ class EncoderConfig:
     subsampling_channels: int = 64  # channels of the convolutions that subsample features by 4
     max_distance: int = 64  # largest distance, in frames, with its own position bias; longer distances share that bias
     dropout: float = 0.1  # dropout probability of every branch
-    residual_gamma: Optional[float] = None  # initial scale of each branch's last norm; null: 1 up to 6 layers, else 0
+    residual_gamma: Optional[float] = None  # initial scale of a branch's last norm; null: 1 if layers <= 6, otherwise 0
     norm: NormKind = "fusion"  # placement of norms; fusion: a BatchNorm after every linear and convolution layer
     activation: str = "relu"  # activation of the feed-forward and convolution branches
     conv_gate: ConvGate = "none"  # glu: gate the convolution branch, as a Conformer does; none: a ReLU instead

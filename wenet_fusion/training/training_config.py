@@ -28,8 +28,8 @@ class TrainingConfig:
     """
 
     max_steps: int = 100_000  # updates of the weights
-    max_batch_seconds: float = 400.0  # audio per batch and rank, padding included, seconds
-    max_batch_rows: int = 200  # utterances per batch and rank
+    max_batch_seconds: float = 400.0  # largest batch of a rank in seconds of audio, padding included
+    max_batch_rows: int = 200  # largest number of utterances in a batch of a rank
     accumulate: int = 1  # batches per update; all their utterances count equally
     checkpoint_activations: bool = False  # keep only the inputs of encoder layers: less memory, more time
     precision: Precision = "float32"  # dtype of matrix products; norms, losses and weights are always float32

@@ -117,7 +117,8 @@ def _add_bind_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--reuse_port",
         action="store_true",
-        help="let several processes listen on the same port (SO_REUSEPORT); the system distributes clients among them",
+        help="let several processes listen on the same port (SO_REUSEPORT); Linux distributes clients among them, "
+        "other systems may give all clients to one process",
     )
     group.add_argument(
         "--certificate", type=Path, metavar="FILE", help="PEM file with the certificate chain; turns TLS on"

@@ -61,8 +61,8 @@ class ConnectionLimiter:
     once no descriptor is left.
 
     Waiting connections, which serve neither a session nor an upload, have a lower limit. Above it, a new connection
-    replaces the oldest waiting connection of the address that has most of them. So connections that never send a start
-    signal or a token cannot lock out other clients.
+    replaces a waiting one: the oldest of the address with the most waiting connections. So connections that never send
+    a start signal or a token cannot lock out other clients.
 
     Args:
         make: makes aiohttp's protocol.
@@ -106,7 +106,7 @@ class ConnectionLimiter:
         raise ConnectionAbortedError
 
     def _make_room(self) -> None:
-        """Close the oldest waiting connection of the address that has most of them."""
+        """Close the oldest waiting connection of the address with the most waiting connections."""
         if len(self._rejected) >= REJECTED_AT_ONCE:
             return  # connections that were replaced earlier are not closed yet
         waiting = [one for one in self._accepted if not one.is_busy]

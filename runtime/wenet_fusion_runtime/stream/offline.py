@@ -45,9 +45,13 @@ def decode_rows(model: AcousticModel, step: StepScores, options: DecodingOptions
 
 
 def offline_step(model: AcousticModel, utterances: Sequence[np.ndarray], chunk: int, left: int) -> StepScores:
-    """Run whole utterances as one batch. `decode_rows` decodes the scores, also several times with other options.
+    """Run whole utterances as one batch, and return their scores.
 
-    Long audio runs in blocks of whole chunks that pass the state on, so that memory grows linearly with its length.
+    Decode the scores with `decode_rows`; you can do this several times, with other options each time, without running
+    the model again.
+
+    Long audio runs in blocks of whole chunks that pass the state on, so memory grows linearly with the audio's length.
+    With full context, the audio is one chunk and runs as one block, so memory grows with the square of its length.
 
     Args:
         model: the model.

@@ -57,7 +57,7 @@ class TelephoneConfig:
     """
 
     probability: float = 0.0  # share of utterances with the sound of a telephone
-    codecs: tuple[str, ...] = ("mulaw", "alaw", "gsm", "adpcm")  # one is drawn per utterance; pcm: only the band
+    codecs: tuple[str, ...] = ("mulaw", "alaw", "gsm", "adpcm")  # one codec is drawn per utterance; pcm: only the band
 
     def problems(self) -> list[str]:
         """Return one message for each invalid value."""

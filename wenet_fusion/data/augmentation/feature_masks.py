@@ -24,7 +24,7 @@ class SpecAugmentConfig:
     max_time_frames: int = 50  # widest time mask, feature frames
     num_freq_masks: int = 2  # frequency masks per utterance
     max_freq_bins: int = 10  # widest frequency mask, mel bins
-    max_time_fraction: float = 0.2  # widest time mask as a share of the utterance, for short utterances
+    max_time_fraction: float = 0.2  # a time mask covers at most this share of the utterance; matters for short ones
     substitution: SubstitutionConfig = field(default_factory=SubstitutionConfig)  # spans replaced by earlier frames
     trim: TrimConfig = field(default_factory=TrimConfig)  # frames cut off the end
 

@@ -32,7 +32,7 @@ class SequentialConfig:
 
     lanes: int = 8  # shards read at the same time, over all ranks; best a multiple of the number of ranks
     shuffle_buffer: int = 4000  # utterances in memory from which batches are drawn, over all ranks
-    retries: int = 5  # further tries if a URL or command fails, after 1 s, 2 s, 4 s, ...
+    retries: int = 5  # number of retries when a URL or command fails, after pauses of 1 s, 2 s, 4 s, ...
     allow_commands: bool = False  # run list lines of the form "pipe:COMMAND" as shell commands
     nemo_tars: str = ""  # tars of a NeMo manifest, e.g. s3://a/audio__OP_0..7_CL_.tar; empty: audio_N.tar beside it
 

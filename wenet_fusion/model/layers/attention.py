@@ -1,7 +1,7 @@
 """Self-attention branch of an encoder layer, over cached and new frames.
 
-Shapes: B utterances, N packed rows (B, T in inference), T queries (frames), S = C + T keys (C cached), H heads,
-D width, K = D / H.
+Shapes: B utterances, N packed rows (in inference nothing is packed: (N, D) is (B, T, D)), T queries (frames),
+S = C + T keys (C cached), H heads, D width, K = D / H.
 """
 
 from typing import List, Literal, NamedTuple, Tuple

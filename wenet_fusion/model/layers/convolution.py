@@ -1,6 +1,6 @@
 """Convolution branch of an encoder layer: causal and depthwise, with state (Gulati et al., arXiv 2005.08100).
 
-Shapes: B utterances, T frames, N packed rows (B, T in inference), D width, W = kernel - 1 frames of context.
+Shapes: B utterances, T frames, N packed rows (in inference, (N, D) is (B, T, D)), D width, W = kernel - 1 past frames.
 """
 
 from typing import List, Literal, Tuple

@@ -1,6 +1,6 @@
 """Feed-forward branch of an encoder layer: half of a macaron pair (Gulati et al., arXiv 2005.08100).
 
-Shapes: N packed encoder frames (B, T in inference), D width.
+Shapes: N packed encoder frames, D width. In inference nothing is packed: (N, D) is (B, T, D).
 """
 
 from typing import List, Tuple

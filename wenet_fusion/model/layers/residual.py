@@ -1,6 +1,6 @@
 """Encoder layers as chains of residual branches. An encoder layer type is a list of branches: see `conformer.py`.
 
-Shapes: N packed encoder frames (B, T in inference), D width.
+Shapes: N packed encoder frames, D width. In inference nothing is packed: (N, D) is (B, T, D).
 """
 
 from collections.abc import Mapping
