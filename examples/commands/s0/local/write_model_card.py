@@ -7,6 +7,7 @@ instead of an error rate. Transcripts of other systems (see `transcribe_referenc
 from __future__ import annotations
 
 import argparse
+import math
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -113,8 +114,11 @@ def measure_all(options: argparse.Namespace, others: Mapping[str, Path]) -> list
             measured = {system: measure(title, part, texts, speakers) for system, texts in found.items()}
             rows.append(_row(measured, others))
         if name in grammars:
-            within = Recognizer(options.model, DecodingOptions(grammar=read_grammar(grammars[name])))
-            texts = stream_set(within, utterances, options.chunk, f"{name} in a grammar")
+            forced = DecodingOptions(
+                grammar=read_grammar(grammars[name]), beam_size=options.beam_size,
+                grammar_threshold=math.inf, token_threshold=math.inf,
+            )  # fmt: skip
+            texts = stream_set(Recognizer(options.model, forced), utterances, options.chunk, f"{name} in a grammar")
             rows.append(_row({"": measure(f"{name}, within a grammar", utterances, texts, speakers)}, others))
     return rows
 
@@ -183,7 +187,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="reject the text of a segment if its confidence is lower (default: %(default)g)",
     )  # fmt: skip
     parser.add_argument(
-        "--grammars", nargs="*", default=[], metavar="SET=FILE", help="measure the set with this grammar too"
+        "--grammars",
+        nargs="*",
+        default=[],
+        metavar="SET=FILE",
+        help="measure the set with this grammar too, without rejecting",
     )
     parser.add_argument(
         "--others", nargs="*", default=[], metavar="SYSTEM=FOLDER", help="FOLDER/SET holds transcripts of a system"
