@@ -215,7 +215,7 @@ def test_no_samples_at_all() -> None:
 
 def test_defaults_that_users_get() -> None:
     plain = DecodingOptions(
-        None, None, None, None, None, 0.0, 0.0, 10.0, 1.0, (), None, 0.5, 0.0, EndpointRules(), None
+        None, None, None, None, None, 0.0, 0.0, 10.0, 1.0, (), None, 0.5, 0.0, 0.0, EndpointRules(), None
     )
     assert DecodingOptions() == FILE_OPTIONS == plain
     assert replace(plain, endpoint=LIVE_ENDPOINTS, commit_seconds=1.0) == LIVE_OPTIONS
@@ -251,6 +251,7 @@ def test_defaults_come_from_the_model() -> None:
         ({"lm_weight": math.inf}, "lm_weight must be 0 to 1000, found inf"),
         ({"length_penalty": math.nan}, "length_penalty must be -1000 to 1000, found nan"),
         ({"word_bonus": math.inf}, "word_bonus must be -1000 to 1000, found inf"),
+        ({"unknown_word_penalty": -1.0}, "unknown_word_penalty must be 0 to 1000, found -1.0"),
         ({"token_threshold": 0.0}, "token_threshold must be positive and at most 1000, or inf"),
         ({"blank_skip_threshold": 0.3}, "blank_skip_threshold must be 0.5 to 1, found 0.3"),
         (
