@@ -10,11 +10,12 @@ import gzip
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from wenet_fusion_runtime.console import HelpFormatter, run_main
 from wenet_fusion_runtime.files import file_sha256, read_lines, replacing_set, write_text
-from wenet_fusion_runtime.model.metadata import KINDS, ONNX
+from wenet_fusion_runtime.model.metadata import KINDS, ONNX, Meta
 from wenet_fusion_runtime.model.model_file import read_meta
 from wenet_fusion_runtime.search.language_models.language_model import is_kenlm_binary, load_language_model
 from wenet_fusion_runtime.stream.decoding_options import LANGUAGE_MODEL_WEIGHTS, DecodingOptions
@@ -67,20 +68,21 @@ def make_package(options: argparse.Namespace) -> Path:
     output = options.output
     if output is not None and output.exists() and any(output.iterdir()) and not (folder / DESCRIPTION).exists():
         raise FileExistsError(f"{output}: holds something else than a model package; give another --output")
-    _write_model(folder, options)
+    _write_model(folder, options, meta)
     if output is not None:
         project = _PROJECT.format(name=options.name, version=options.version, extras=extras, package=PACKAGE)
         write_text(output / "pyproject.toml", project)
     return folder
 
 
-def _write_model(folder: Path, options: argparse.Namespace) -> None:
+def _write_model(folder: Path, options: argparse.Namespace, meta: Meta) -> None:
     """Write the model, its description and its card to a folder: all files or none."""
     card = f"# {options.name}\n\nMade from {options.model.name}.\n"
     texts = {CARD: card if options.card is None else "".join(f"{line}\n" for line in read_lines(options.card))}
     if options.output is not None:
         texts["__init__.py"] = '"""A model for wenet-fusion-runtime: see README.md."""\n'
-    record: dict[str, object] = {"file": "model" + options.model.suffix, "language_model": None, **_weights(options)}
+    record: dict[str, object] = {"file": "model" + options.model.suffix, "language_model": None}
+    record |= _weights(options, meta)
     sources = {str(record["file"]): options.model}
     if options.language_model is not None:
         record["language_model"] = "language_model" + (
@@ -110,14 +112,15 @@ def _copy(source: Path, target: Path) -> None:
             shutil.copyfileobj(file, packed)
 
 
-def _weights(options: argparse.Namespace) -> dict[str, float]:
-    """Check the decoding weights and the language model; return the weights for the package's description."""
+def _weights(options: argparse.Namespace, meta: Meta) -> dict[str, float]:
+    """Check that the model can use the decoding options and the language model; return the weights."""
     given = {name: value for name in LANGUAGE_MODEL_WEIGHTS if (value := getattr(options, name)) is not None}
     if given and options.language_model is None:
         raise ValueError(f"--{' and --'.join(given)}: no effect without --language_model FILE")
-    if options.language_model is not None:
-        load_language_model(options.language_model)
     checked = DecodingOptions(**given, confidence_threshold=options.confidence_threshold, beam_size=options.beam_size)
+    if options.language_model is not None:
+        checked = replace(checked, language_model=load_language_model(options.language_model))
+    checked.resolved(meta).scorers(meta.vocabulary)
     return {name: getattr(checked, name) for name in LANGUAGE_MODEL_WEIGHTS}
 
 

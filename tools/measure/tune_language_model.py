@@ -138,6 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with_model = replace(plain, language_model=language_model, unknown_word_penalty=args.unknown_word_penalty)
     for weight, bonus in product(sorted(args.weights), sorted(args.bonuses, key=abs)):
         variants.append(replace(with_model, lm_weight=weight, word_bonus=bonus))
+    variants[-1].resolved(model.meta).scorers(model.meta.vocabulary)  # raises before anything is decoded
     lists = [scan_manifest(path, args.data_type) for path in (args.dev, *args.test)]
     dev, *others = [listed.utterances for listed in lists]
     tests = dict(zip(map(str, args.test), others))

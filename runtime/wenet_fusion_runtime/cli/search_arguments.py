@@ -104,8 +104,8 @@ def add_search_arguments(parser: argparse.ArgumentParser, with_mode: bool = True
         "--unknown_word_penalty",
         type=float,
         metavar="NATS",
-        help="subtract this from the score for each word that the language model does not know, so that no words are "
-        f"invented; words of hot words are known (default: {defaults.unknown_word_penalty:g})",
+        help="subtract this from the score for each word that neither the language model nor a preferred hot word "
+        f"contains, so that no words are invented; 0 within a grammar (default: {defaults.unknown_word_penalty:g})",
     )
     add_hot_word_arguments(parser)
 

@@ -8,7 +8,6 @@ from typing import Any, get_args
 
 import numpy as np
 
-from wenet_fusion_runtime.results.normalization import normalize_text
 from wenet_fusion_runtime.results.result import Hypothesis
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
 from wenet_fusion_runtime.search.contextual_biasing import HotWordScorer
@@ -60,7 +59,7 @@ class ScorerSet:
             if isinstance(scorer, HotWordScorer):
                 scorer = scorer.with_hot_words(hot_words)
             elif isinstance(scorer, LanguageModelScorer):
-                scorer = scorer.with_known_words([normalize_text(hot_word.phrase) for hot_word in hot_words])
+                scorer = scorer.with_known_words([each.phrase for each in hot_words if each.boost > 0])
             scorers.append(scorer)
         return ScorerSet(scorers)
 
@@ -75,7 +74,11 @@ class ScorerSet:
         Raises:
             ValueError: the vocabulary cannot spell a word of the grammar, or the grammar is too large.
         """
-        others = [scorer for scorer in self._all if not isinstance(scorer, GrammarScorer)]
+        others = [
+            scorer.without_penalty() if isinstance(scorer, LanguageModelScorer) else scorer
+            for scorer in self._all
+            if not isinstance(scorer, GrammarScorer)
+        ]
         return ScorerSet([GrammarScorer(Spelling(vocabulary), grammar), *others])
 
     def start(self) -> PrefixScore:
@@ -170,7 +173,8 @@ def make_scorers(
         word_bonus: nats added per word that the language model scores.
         length_penalty: nats subtracted per token; negative values favour longer texts.
         grammar: the sentences that may be found; None: any text.
-        unknown_word_penalty: nats subtracted for each word that neither the language model nor a hot word contains.
+        unknown_word_penalty: nats subtracted for each word that neither the language model nor a hot word with a
+            positive boost contains; 0 within a grammar.
     Raises:
         ValueError: hot words are unusable (the message lists all of them), the vocabulary cannot spell the words of
             the language model or a word of the grammar, the grammar is too large, or there is a penalty for unknown

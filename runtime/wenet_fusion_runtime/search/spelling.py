@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import NamedTuple
 
-from wenet_fusion_runtime.results.normalization import spellings
+from wenet_fusion_runtime.results.normalization import normalize_text, spellings
 from wenet_fusion_runtime.results.vocabulary import UNKNOWN, WORD_START, Vocabulary, is_unspaced
 
 MAX_PHRASE = 200  # most characters of a hot word from a client or from a text
@@ -95,6 +95,19 @@ class Spelling:
             except ValueError:
                 continue
         return None
+
+    def words_of(self, phrase: str) -> list[str]:
+        """Return the words of a phrase as the search splits them; without boundaries, all tokens within the phrase.
+
+        >>> from wenet_fusion_runtime.results.vocabulary import RESERVED
+        >>> Spelling(Vocabulary([*RESERVED, "a", "b", "c"], "pieces")).words_of("ab")
+        ['a', 'b']
+        """
+        if self._is_words:
+            return phrase.split()
+        if self.marked:
+            return split_words(normalize_text(phrase))
+        return [text for text in self._forms if any(text in form for form in spellings(phrase))]
 
     def _can_spell(self, phrase: str) -> bool:
         try:

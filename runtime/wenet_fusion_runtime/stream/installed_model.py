@@ -70,7 +70,8 @@ class InstalledModel:
     def recognizer(self, options: DecodingOptions = DecodingOptions()) -> Recognizer:
         """Load the model, with its confidence threshold, its beam size and its language model with its weights.
 
-        What the options give is used instead; see also `language_model_for`.
+        The options' own threshold, beam size and language model are used instead if they have one; the weights belong
+        to the language model. See also `language_model_for`.
 
         Raises:
             OSError, ValueError, ImportError: see `Recognizer` and `load_language_model`.

@@ -61,6 +61,7 @@ def test_a_package_is_replaced_whole_or_not_at_all(package: Path, files: Path) -
     for wrong, message in (
         (["--language_model", str(files / "missing.arpa")], "missing.arpa"),
         (["--language_model", str(files / "wrong.arpa")], "wrong.arpa"),
+        (["--beam_size", "100"], "beam_size 100 is larger than the vocabulary"),
         (["--confidence_threshold", "2"], "confidence_threshold must be 0 to 1"),
         (["--word_bonus", "1"], "--word_bonus: no effect without --language_model FILE"),
         (["--language_model", str(package / "language_model.arpa.gz"), "--lm_weight=-1"], "lm_weight must be 0 to"),

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_hot_words import EMPTY
-from test_scorers import PIECES, VOCABULARIES, Bigrams, unit_ids
+from test_scorers import PIECES, VOCABULARIES, WORDS, Bigrams, unit_ids
 from test_searches import enumerate_prefixes, random_scores
+from wenet_fusion_runtime.results.vocabulary import RESERVED, Vocabulary
+from wenet_fusion_runtime.search.grammar.grammar import Grammar
 from wenet_fusion_runtime.search.hot_words import HotWord
 from wenet_fusion_runtime.search.language_models.lexicon import Lexicon
 from wenet_fusion_runtime.search.prefix_beam import PrefixBeamSearch
@@ -77,6 +79,52 @@ def test_hot_words_of_a_stream_are_known_too() -> None:
     assert final_score(free, (b, b)) - final_score(costly, (b, b)) == pytest.approx(3.0)
     assert final_score(streams[0], (b, b)) == pytest.approx(final_score(streams[1], (b, b)))
     assert final_score(streams[0], (b, b, b)) - final_score(streams[1], (b, b, b)) == pytest.approx(3.0)
+
+
+def lost(vocabulary: Vocabulary, known: tuple[str, ...], ids: tuple[int, ...], hot_words: list[HotWord]) -> float:
+    """Return the nats that a penalty of 1 takes from a text."""
+    scores = [
+        final_score(make_scorers(vocabulary, hot_words, Listed(known), 0.5, unknown_word_penalty=penalty), ids)
+        for penalty in (0.0, 1.0)
+    ]
+    return scores[0] - scores[1]
+
+
+@pytest.mark.parametrize("boost, expected", [(1.0, 0.0), (0.0, 1.0), (-1.0, 1.0)])
+def test_only_preferred_hot_words_are_known(boost: float, expected: float) -> None:
+    ids = (PIECES.tokens.index("▁a"), PIECES.tokens.index("b"))
+    assert lost(PIECES, ("b",), ids, [HotWord("ab", boost)]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "tokens, join, known, phrase, text",
+    [
+        (["你好", "吗"], "words", ("吗",), "你好", ["你好"]),
+        (["你好", "吗"], "pieces", ("吗",), "你好吗", ["你好", "吗"]),
+        (["a", "b"], "pieces", ("a",), "ab", ["a", "b"]),
+        (["▁a", "▁你", "好"], "pieces", ("a",), "你好", ["▁你", "好"]),
+        (["▁cafe\u0301", "▁a"], "pieces", ("a",), "caf\u00e9", ["▁cafe\u0301"]),
+    ],
+)
+def test_hot_words_are_split_like_texts(
+    tokens: list[str], join: str, known: tuple[str, ...], phrase: str, text: list[str]
+) -> None:
+    vocabulary = Vocabulary([*RESERVED, *tokens], join)
+    ids = tuple(vocabulary.tokens.index(token) for token in text)
+    assert lost(vocabulary, known, ids, []) > 0 == lost(vocabulary, known, ids, [HotWord(phrase, 1.0)])
+
+
+def test_the_unicode_form_of_words_does_not_matter() -> None:
+    vocabulary = Vocabulary([*RESERVED, "▁cafe\u0301", "▁x"], "pieces")
+    for known, expected in (("caf\u00e9", 0.0), ("cafe\u0301", 0.0), ("cafe", 1.0)):
+        assert lost(vocabulary, ("x", known), (3,), []) == pytest.approx(expected)
+
+
+def test_all_words_of_a_grammar_are_known() -> None:
+    base = make_scorers(WORDS, [], Listed(("one",)), 0.5, unknown_word_penalty=3.0)
+    free = make_scorers(WORDS, [], Listed(("one",)), 0.5)
+    found = [final_score(each.with_grammar(Grammar("one\ntwo"), WORDS), (4,)) for each in (base, free)]
+    assert found[0] == found[1] and final_score(base, (4,)) == pytest.approx(final_score(free, (4,)) - 3.0)
 
 
 def test_a_model_that_cannot_list_its_words_is_refused() -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from wenet_fusion_runtime.search.language_models.language_model import LanguageModel
-from wenet_fusion_runtime.search.language_models.lexicon import Lexicon
+from wenet_fusion_runtime.search.language_models.lexicon import Lexicon, lexicon_of
 from wenet_fusion_runtime.search.scorers import ScoreField
-from wenet_fusion_runtime.search.spelling import Spelling, split_words
+from wenet_fusion_runtime.search.spelling import Spelling
 
 _SAMPLED_WORDS = 1000  # words of a language model that are checked against the vocabulary
 
@@ -62,19 +62,27 @@ class LanguageModelScorer:
             )
         self.model, self.weight, self.word_bonus = model, weight, word_bonus
         self.unknown_word_penalty = unknown_word_penalty
-        self.lexicons: tuple[Lexicon, ...] = (Lexicon(model.words),) if unknown_word_penalty else ()
-        self._parts = spelling.parts
+        self.lexicons: tuple[Lexicon, ...] = (lexicon_of(tuple(model.words)),) if unknown_word_penalty else ()
+        self._spelling, self._parts = spelling, spelling.parts
         # A token completes at most one word fewer than it has parts.
         self.most_gained = max(0.0, word_bonus) * np.array([len(parts) - 1 for parts in spelling.parts])
 
     def with_known_words(self, phrases: Sequence[str]) -> LanguageModelScorer:
         """Return a copy that has no penalty for the words of these phrases, such as hot words."""
-        words = {word for phrase in phrases for word in split_words(phrase)}
-        if not self.lexicons or not words:
+        if not self.lexicons or not phrases:
             return self
         wider = copy.copy(self)
-        wider.lexicons = (*self.lexicons, Lexicon(words))
+        wider.lexicons = (
+            *self.lexicons,
+            Lexicon(word for phrase in phrases for word in self._spelling.words_of(phrase)),
+        )
         return wider
+
+    def without_penalty(self) -> LanguageModelScorer:
+        """Return a copy that has no penalty for unknown words, for text that a grammar allows."""
+        plain = copy.copy(self)
+        plain.lexicons = ()
+        return plain
 
     def start(self) -> _Words:
         """Return the state of the empty prefix."""
