@@ -213,12 +213,13 @@ def check_head(meta: Meta, size: int | str | None, source: str) -> None:
 
 def _check_format(record: Mapping[str, Any]) -> None:
     if record["kind"] not in KINDS:
-        raise ValueError(f"is a '{record['kind']}', expected {' or '.join(map(repr, KINDS))}")
+        raise ValueError(f"is a {visible(repr(record['kind']), SHOWN)}, expected {' or '.join(map(repr, KINDS))}")
     if record["format"] != FORMAT:
-        raise ValueError(f"has format {record['format']}, expected {FORMAT}")
+        raise ValueError(f"has format {visible(repr(record['format']), SHOWN)}, expected {FORMAT}")
     if (record["blank"], record["sos_eos"]) != (BLANK, SOS_EOS):
         raise ValueError(
-            f"blank and sos_eos must be {BLANK} and {SOS_EOS}, found {record['blank']} and {record['sos_eos']}"
+            f"blank and sos_eos must be {BLANK} and {SOS_EOS}, found {visible(repr(record['blank']), SHOWN)} and "
+            f"{visible(repr(record['sos_eos']), SHOWN)}"
         )
 
 

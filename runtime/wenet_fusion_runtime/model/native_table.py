@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from wenet_fusion_runtime.console import SHOWN, visible
 from wenet_fusion_runtime.files import parse_json
 
 NATIVE = "native.json"
@@ -67,7 +68,7 @@ class NativeTable:
         record = parse_json(content)
         try:
             if record["format"] != FORMAT:
-                raise ValueError(f"has format {record['format']}, expected {FORMAT}")
+                raise ValueError(f"has format {visible(repr(record['format']), SHOWN)}, expected {FORMAT}")
             sizes = {str(name): _whole(value) for name, value in record["sizes"].items()}
             return cls(
                 sizes,

@@ -76,8 +76,11 @@ def test_a_record_of_another_kind_is_refused() -> None:
     [
         ({"format": 3}, "has format 3, expected 2; update wenet-fusion-runtime"),
         ({"format": 1}, "has format 1, expected 2; export the model again"),
+        ({"format": "\n"}, r"has format '\\n', expected 2; export the model again"),
         ({"chunkings": []}, r"default_chunking \(8, 2\) is not among chunkings"),
         ({"kind": "other"}, "is a 'other', expected 'wenet_fusion.torchscript' or 'wenet_fusion.onnx'"),
+        ({"kind": "\n"}, r"is a '\\n', expected 'wenet_fusion.torchscript' or"),
+        ({"blank": "\n"}, r"found '\\n' and 2"),
         ({"blank": 5}, "blank and sos_eos must be 0 and 2, found 5 and 2"),
         ({"sample_rate": None}, "not 'NoneType'; export the model again"),
         ({"sample_rate": "fast"}, "invalid literal .* 'fast'; export the model again"),

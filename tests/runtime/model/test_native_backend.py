@@ -213,6 +213,7 @@ def _size(name: str, value: Any) -> Change:
     ("change", "message"),
     [
         (_set("format", 2), "has format 2, expected 1"),
+        (_set("format", "\n"), r"has format '\\n', expected 1"),
         (_set("checksum", 7), "was made for another step.onnx"),
         (_set("tensors", None), "is damaged"),
         (_set("sizes", [1, 2]), "is damaged"),

@@ -186,7 +186,7 @@ def _load(cls: type[T], path: Path, kind: str, expected: str) -> T:
     content = migrate(content)
     if content.get("format") != FORMAT:
         raise ValueError(
-            f"{path} has format {content.get('format')}, this version reads {FORMAT}; "
+            f"{path} has format {content.get('format')!r}, this version reads {FORMAT}; "
             "use the version of wenet_fusion that wrote it, or train again"
         )
     try:
