@@ -67,7 +67,7 @@ def test_the_results_of_every_processor_are_the_same_bits(kernels: ModuleType) -
         random, audio = vectors.vector(kernels, seed)
         for family in kernels.families():
             done = steps(load(kernels, random, family), audio, vectors.CHUNKS, vectors.CACHED)
-            parts = [part for output, state in done for part in (*output, state.memory)]
+            parts = [part for output, state in done for part in (*output, *written(state))]
             found[seed, family] = zlib.crc32(b"".join(part.tobytes() for part in parts))
     assert found == {(seed, family): vectors.CHECKSUMS[seed] for seed, family in found}
 
@@ -96,11 +96,13 @@ def test_streams_at_other_positions_share_a_step(kernels: ModuleType) -> None:
             _, state = model.step(first, [first.shape[1]], 8, state)
         states.append(state)
         samples.append(audio[row, start * model.sizes.frame_samples :][: 4 * model.sizes.frame_samples])
-    joined = states[0]._replace(
-        **{name: np.concatenate([getattr(s, name) for s in states]) for name in states[0]._fields}
-    )
-    output, _ = model.step(np.stack(samples), [len(samples[0])] * 2, 8, joined)
+    output, _ = model.step(np.stack(samples), [len(samples[0])] * 2, 8, states[0] + states[1])
     assert np.array_equal(output.encoded[1:], late.encoded)
+
+
+def written(state: Any) -> list[np.ndarray]:
+    """Return the arrays of a state; of its past, the newest block."""
+    return [part.memory for stream in state for part in (stream.rolling, *stream.past[-1:])]
 
 
 def fresh(model: Any) -> Any:
@@ -123,11 +125,28 @@ def test_the_end_of_a_stream_hides_the_samples_after_it(kernels: ModuleType) -> 
 def test_a_state_is_a_value(kernels: ModuleType) -> None:
     model = load(kernels, random_fused(kernels, 302))
     audio, state = noise(model, 3, 1, 4), fresh(model)
-    before = [part.copy() for part in state]
+    _, state = model.step(audio, [audio.shape[1]], 8, state)
+    before = [part.copy() for part in written(state)]
     once, _ = model.step(audio, [audio.shape[1]], 8, state)
-    assert all(np.array_equal(part, copy) for part, copy in zip(state, before))
-    again, _ = model.step(audio, [audio.shape[1]], 8, state)
-    assert np.array_equal(once.encoded, again.encoded)
+    assert all(np.array_equal(part, copy) for part, copy in zip(written(state), before))
+    for same in (state, copy.deepcopy(state)):
+        again, _ = model.step(audio, [audio.shape[1]], 8, same)
+        assert np.array_equal(once.encoded, again.encoded)
+
+
+def test_a_state_keeps_no_more_blocks_than_the_left_context_needs(kernels: ModuleType) -> None:
+    model = load(kernels, random_fused(kernels, 302))
+    frames = [
+        [block.memory.shape[3] for block in state[0].past]
+        for _, state in steps(model, noise(model, 3, 1, 17), [5, 4, 4, 3, 1], 8)
+    ]
+    assert frames == [[5], [5, 4], [4, 4], [4, 4, 3], [4, 3, 1]]
+
+
+def test_a_state_of_another_model_is_refused(kernels: ModuleType) -> None:
+    model, other = (load(kernels, random_fused(kernels, 306, max_distance=distance)) for distance in (3, 4))
+    with pytest.raises(ValueError, match="the state is not one of 1 streams of this model with 8 cached frames"):
+        model.step(noise(model, 1, 1, 1), [1], 8, fresh(other))
 
 
 def test_threads_share_a_model(kernels: ModuleType) -> None:
@@ -166,8 +185,8 @@ def test_of_equal_tokens_the_first_comes_first(kernels: ModuleType) -> None:
         ({"sizes": {"heads": 5}}, "dim a multiple of heads"),
         ({"sizes": {"layers": 0}}, "layers is 0, expected a whole number from 1"),
         ({"sizes": {"feed_forward": 1 << 18}}, "at most 65536 inputs"),
-        ({"sizes": {"kernel": 1 << 17}}, "at most 65536 inputs"),
-        ({"sizes": {"layers": 1 << 20}}, "and 1000 layers are possible"),
+        ({"sizes": {"kernel": 1 << 11}}, "a kernel of at most 1024"),
+        ({"sizes": {"layers": 1 << 20}}, "at most 1000 layers are possible"),
         ({"tensor": ("ctc.weight", lambda x: x[:, 1:])}, "ctc.weight is int8"),
         ({"tensor": ("mel", lambda x: x.astype(np.float64))}, "mel is float64"),
         ({"tensor": ("layers.0.qkv.weight", lambda x: np.full_like(x, 65))}, "outside -64 to 64"),
@@ -198,8 +217,8 @@ def test_a_model_that_does_not_fit_is_refused(kernels: ModuleType, change: dict[
         ((2, 0), [0], 8, "must be (B, N)"),
         ((1, "frame"), [-1], 8, "must be 0 to"),
         ((1, "frame"), [10**9], 8, "must be 0 to"),
-        ((1, "frame"), [1], 9, "is not one of 1 streams with 9 cached frames"),
-        ((2, "frame"), [1, 1], 8, "is not one of 2 streams with 8 cached frames"),
+        ((1, "frame"), [1], 9, "is not one of 1 streams of this model with 9 cached frames"),
+        ((2, "frame"), [1, 1], 8, "is not one of 2 streams of this model with 8 cached frames"),
         ((1, "frame"), [1], -8, "cached is -8, expected a whole number from 0"),
         ((1, "frame"), [1], 8.0, "cached is 8.0, expected a whole number"),
         ((1, "frame"), [1], 2**64 + 8, "expected a whole number from 0"),
@@ -212,14 +231,6 @@ def test_a_step_that_does_not_fit_is_refused(
     count = model.sizes.frame_samples if samples[1] == "frame" else samples[1]
     with pytest.raises(ValueError, match=re.escape(message)):
         model.step(np.zeros((samples[0], count), np.float32), np.array(lengths), cached, fresh(model))
-
-
-@pytest.mark.parametrize("position", [-1, -(2**31), 2**62])
-def test_an_impossible_position_is_refused(kernels: ModuleType, position: int) -> None:
-    model = load(kernels, random_fused(kernels, 306))
-    state = fresh(model)._replace(position=np.array([position]))
-    with pytest.raises(ValueError, match="must be 0 to"):
-        model.step(noise(model, 1, 1, 1), [1], 8, state)
 
 
 def test_tensors_may_begin_at_any_byte(kernels: ModuleType) -> None:

@@ -16,12 +16,14 @@
 #include <unistd.h>
 
 #define MULTIPLY_ADD _mm256_fmadd_ps  // for multiply_add of lanes.hpp: one instruction for eight lanes
+#define AVX512                        // for lanes.hpp: vectors of 16 lanes
 
 namespace {
 
 constexpr int TILE_ROWS = 16, TILE_BYTES = 64;
 constexpr int TILE_GROUPS = TILE_BYTES / wenet_fusion::GROUP;
 constexpr int BLOCKS = 4;    // most blocks of TILE_ROWS rows; a tile of weights is loaded once for all of them
+constexpr int PANELS = 1, CHUNK_ROWS = BLOCKS * TILE_ROWS;  // for step.hpp: panels and rows of a call of Dots::add
 constexpr int AHEAD = 8192;  // weights are prefetched this many bytes before they are used
 
 // Tiles 0 to 3 hold the sums of one block each, tile 4 the inputs of a full block, tile 5 the inputs of the last block,
@@ -52,7 +54,9 @@ struct Dots {
   Dots(const Dots&) = delete;
   Dots& operator=(const Dots&) = delete;
 
-  void add(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, int32_t* tiles) const {
+  // See rows.hpp; the number of panels and the steps between panels are not used.
+  void add(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int64_t, int, int groups, int32_t* tiles,
+           int64_t) const {
     switch (blocks) {
       case 1: return blocks_of<1>(rows_u8, stride, panel, groups, tiles);
       case 2: return blocks_of<2>(rows_u8, stride, panel, groups, tiles);
@@ -142,7 +146,7 @@ bool is_served() {
 
 #include "step.hpp"
 
-static_assert(CHUNK_ROWS <= BLOCKS * TILE_ROWS && ALIGNED % TILE_BYTES == 0, "the tiles hold a chunk of rows");
+static_assert(ALIGNED % TILE_BYTES == 0, "a row has whole tiles");
 
 extern const wenet_fusion::Kernels amx_kernels = {"amx", is_served, run_step, run_products, multiply};
 

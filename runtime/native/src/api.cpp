@@ -93,7 +93,7 @@ class Packer {
     const float* scale = next<float>();
     const int panels = (outputs + PANEL - 1) / PANEL, each = inputs / blocks;
     int8_t* packed = arena_.take<int8_t>(int64_t(panels) * layer.padded * PANEL);
-    int32_t* correction = arena_.take<int32_t>(panels * PANEL);
+    int32_t* start = arena_.take<int32_t>(panels * PANEL);
     float* scales = arena_.take<float>(panels * PANEL);
     const int32_t zero_point = int32_t(layer.range.zero_point);
     for (int i = 0; i < inputs; ++i) {  // reads the weights row by row, because most of the loading time is spent here
@@ -101,7 +101,7 @@ class Packer {
       for (int output = 0; output < outputs; ++output) {
         int8_t* panel = packed + int64_t(output / PANEL) * layer.padded * PANEL;
         panel[(i / GROUP * PANEL + output % PANEL) * GROUP + i % GROUP] = row[output];
-        correction[output] += zero_point * row[output];
+        start[output] -= zero_point * row[output];
       }
     }
     for (int output = 0; output < outputs; ++output) scales[output] = input_scale * scale[output];
@@ -109,7 +109,7 @@ class Packer {
     float* biases = arena_.take<float>(panels * PANEL);
     for (int output = 0; output < outputs; ++output) biases[output] = bias[output];
     layer.panels = packed;
-    layer.correction = correction;
+    layer.start = start;
     layer.scale = scales;
     layer.bias = biases;
     return layer;
@@ -146,12 +146,15 @@ class Packer {
     const int8_t* taps = next<int8_t>();
     const float* scale = next<float>();
     const int32_t* bias = next<int32_t>();
-    int32_t* packed = arena_.take<int32_t>(int64_t(dim) * kernel);
+    float* packed = arena_.take<float>(int64_t(dim) * kernel);
     int32_t* biases = arena_.take<int32_t>(dim);
     float* scales = arena_.take<float>(dim);
     for (int d = 0; d < dim; ++d) {
       int32_t total = 0;
-      for (int k = 0; k < kernel; ++k) total += packed[int64_t(k) * dim + d] = taps[int64_t(d) * kernel + k];
+      for (int k = 0; k < kernel; ++k) {
+        packed[int64_t(k) * dim + d] = taps[int64_t(d) * kernel + k];
+        total += taps[int64_t(d) * kernel + k];
+      }
       biases[d] = bias[d] - int32_t(range.zero_point) * total;
       scales[d] = input_scale * scale[d] * hidden.inverse_scale;
     }
@@ -221,7 +224,9 @@ int64_t scratch_bytes(const Sizes& n, int64_t batch, int64_t frames, int64_t cac
   const int64_t windows = 4 * frames, samples = n.tail() + windows * n.hop;
   const int64_t front = 4 * ((windows + 1) * n.mels + frames * subsampled + samples + windows * 2 * n.bins +
                              (2 * frames + 1) * int64_t(n.mels_1()) * n.channels);
-  const int64_t inner = 8 * (cached + frames) + 4 * (3 * cached + 4 * frames + 24) + (n.context() + frames) * n.dim;
+  const int64_t keys = cached + frames + 16, most_queries = 4;
+  const int64_t attention = keys * (8 + 4 * (n.dim / n.heads + most_queries + 1)) + 4 * frames;
+  const int64_t inner = attention + 4 * (n.context() + frames) * n.dim;
   const int64_t scores = 4 * frames * n.vocabulary;
   return shared + front + inner + scores + 20 * ALIGNED;
 }
@@ -241,10 +246,13 @@ extern "C" {
 EXPORTED int wenet_fusion_families() { return int(sizeof families / sizeof *families); }
 EXPORTED const char* wenet_fusion_family(int index) { return families[index]->is_served() ? families[index]->name : ""; }
 
-// Whether the step was measured to be faster than onnxruntime on processors like this one: AVX2 without VNNI.
+// Whether the step was measured to be faster than onnxruntime on processors like this one: AVX2 without VNNI, or
+// AVX-512 VNNI without AMX.
 EXPORTED int wenet_fusion_is_measured() {
 #ifdef __x86_64__
-  return avx2_kernels.is_served() && !avx_vnni_kernels.is_served() && !avx512_vnni_kernels.is_served();
+  const Kernels* fastest = families[0];
+  for (int i = 0; !fastest->is_served(); ++i) fastest = families[i];
+  return fastest == &avx512_vnni_kernels || fastest == &avx2_kernels;
 #else
   return 0;
 #endif
@@ -268,8 +276,8 @@ EXPORTED void* wenet_fusion_load(const int32_t* sizes, const void* const* tensor
 
 EXPORTED void wenet_fusion_free(void* model) { delete static_cast<Loaded*>(model); }
 
-EXPORTED int64_t wenet_fusion_state_floats(const void* model, int64_t cached) {
-  return static_cast<const Loaded*>(model)->model.sizes.state(cached);
+EXPORTED int64_t wenet_fusion_state_floats(const void* model) {
+  return static_cast<const Loaded*>(model)->model.sizes.state();
 }
 
 // Run a step; return 0, or 1 if memory runs out. `step.scratch` is set here.

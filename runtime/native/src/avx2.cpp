@@ -18,9 +18,9 @@ namespace {
 using wenet_fusion::GROUP;
 using wenet_fusion::PANEL;
 
-constexpr int ROWS = 4;            // most rows of one call of dot_rows, which loads each weight once for all of them
-constexpr int AHEAD = 8192;        // weights are prefetched this many bytes before they are used
-constexpr int GROUPS_AT_ONCE = 2;  // groups per turn of the loop; `groups` is a multiple of this
+constexpr int ROWS = 4, PANELS = 1, CHUNK_ROWS = 64;  // see rows.hpp; a weight is loaded once for ROWS rows
+constexpr int AHEAD = 8192;                           // weights are prefetched this many bytes before they are used
+constexpr int GROUPS_AT_ONCE = 2;                     // groups per turn of the loop; `groups` is a multiple of this
 
 // Adds the products of COUNT rows with `groups` groups of a panel to `tile` (COUNT, PANEL); see rows.hpp.
 template <int COUNT>

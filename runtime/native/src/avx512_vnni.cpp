@@ -1,5 +1,5 @@
-// x86-64 with AVX-512 and its VNNI instructions: a register holds 16 int32 sums, of one input row with
-// the 16 outputs of a panel.
+// x86-64 with AVX-512 and its VNNI instructions: a register holds 16 int32 sums, of one input row with the 16 outputs
+// of a panel.
 #ifdef __x86_64__
 #include "model.hpp"
 
@@ -13,40 +13,39 @@
 #include <immintrin.h>
 
 #define MULTIPLY_ADD _mm256_fmadd_ps  // for multiply_add of lanes.hpp: one instruction for eight lanes
+#define AVX512                        // for lanes.hpp: vectors of 16 lanes
 
 namespace {
 
 using wenet_fusion::GROUP;
 using wenet_fusion::PANEL;
 
-constexpr int ROWS = 8;            // most rows of one call of dot_rows, which loads each weight once for all of them
-constexpr int AHEAD = 8192;        // weights are prefetched this many bytes before they are used
-constexpr int GROUPS_AT_ONCE = 2;  // groups with separate sums, as additions to one sum would wait for each other
+constexpr int ROWS = 8, PANELS = 2, CHUNK_ROWS = 16;  // see rows.hpp; 16 sums hide the latency of an addition
+constexpr int AHEAD = 8192;                           // weights are prefetched this many bytes before they are used
 
-// Adds the products of COUNT rows with `groups` groups of a panel to `tile` (COUNT, PANEL); see rows.hpp.
-template <int COUNT>
-inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, int32_t* tile) {
-  __m512i sums[COUNT][GROUPS_AT_ONCE];
-  for (int r = 0; r < COUNT; ++r) {
-    sums[r][0] = _mm512_load_si512(tile + r * PANEL);
-    for (int i = 1; i < GROUPS_AT_ONCE; ++i) sums[r][i] = _mm512_setzero_si512();
-  }
-  for (int g = 0; g < groups; g += GROUPS_AT_ONCE) {
-    for (int i = 0; i < GROUPS_AT_ONCE; ++i) {
-      const int8_t* weights = panel + PANEL * GROUP * (g + i);
+// Adds the products of COUNT rows with `groups` groups of TOGETHER panels to `tile` (COUNT, PANEL); see rows.hpp.
+template <int COUNT, int TOGETHER>
+inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int64_t panel_bytes, int groups,
+                     int32_t* tile, int64_t tile_step) {
+  __m512i sums[COUNT][TOGETHER];
+  for (int r = 0; r < COUNT; ++r)
+    for (int p = 0; p < TOGETHER; ++p) sums[r][p] = _mm512_load_si512(tile + p * tile_step + r * PANEL);
+  for (int g = 0; g < groups; ++g) {
+    __m512i w[TOGETHER];
+    for (int p = 0; p < TOGETHER; ++p) {
+      const int8_t* weights = panel + p * panel_bytes + PANEL * GROUP * g;
       _mm_prefetch(reinterpret_cast<const char*>(weights) + AHEAD, _MM_HINT_T0);
-      const __m512i w = _mm512_load_si512(weights);
-      for (int r = 0; r < COUNT; ++r) {
-        int32_t four;
-        __builtin_memcpy(&four, rows_u8 + r * stride + GROUP * (g + i), sizeof four);
-        sums[r][i] = _mm512_dpbusd_epi32(sums[r][i], _mm512_set1_epi32(four), w);
-      }
+      w[p] = _mm512_load_si512(weights);
+    }
+    for (int r = 0; r < COUNT; ++r) {
+      int32_t four;
+      __builtin_memcpy(&four, rows_u8 + r * stride + GROUP * g, sizeof four);
+      const __m512i x = _mm512_set1_epi32(four);
+      for (int p = 0; p < TOGETHER; ++p) sums[r][p] = _mm512_dpbusd_epi32(sums[r][p], x, w[p]);
     }
   }
-  for (int r = 0; r < COUNT; ++r) {
-    for (int i = 1; i < GROUPS_AT_ONCE; ++i) sums[r][0] = _mm512_add_epi32(sums[r][0], sums[r][i]);
-    _mm512_store_si512(tile + r * PANEL, sums[r][0]);
-  }
+  for (int r = 0; r < COUNT; ++r)
+    for (int p = 0; p < TOGETHER; ++p) _mm512_store_si512(tile + p * tile_step + r * PANEL, sums[r][p]);
 }
 
 // See Kernels::multiply.
@@ -65,9 +64,9 @@ int64_t multiply(int64_t turns) {
 
 // Whether this processor has the instructions of this file.
 bool is_served() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx2") &&
-         __builtin_cpu_supports("fma");
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
 }  // namespace

@@ -18,8 +18,8 @@ namespace {
 
 using wenet_fusion::GROUP;
 
-constexpr int ROWS = 5;      // most rows of one call of dot_rows, which loads each weight once for all of them
-constexpr int AHEAD = 8192;  // weights are prefetched this many bytes before they are used
+constexpr int ROWS = 5, PANELS = 1, CHUNK_ROWS = 64;  // see rows.hpp; a weight is loaded once for ROWS rows
+constexpr int AHEAD = 8192;                           // weights are prefetched this many bytes before they are used
 
 // Adds the products of COUNT rows with `groups` groups of a panel to `tile` (COUNT, PANEL); see rows.hpp.
 template <int COUNT>

@@ -25,7 +25,7 @@ struct Linear {
   int padded;                 // inputs, rounded up to ALIGNED
   Range range;                // of the inputs
   const int8_t* panels;       // (outputs / PANEL, padded / GROUP, PANEL, GROUP), zeros as padding
-  const int32_t* correction;  // (outputs,) zero_point * sum of the weights
+  const int32_t* start;       // (outputs,) -zero_point * sum of the weights, to which the products are added
   const float* scale;         // (outputs,) input scale * weight scale
   const float* bias;          // (outputs,)
 };
@@ -39,7 +39,7 @@ struct Product {
 
 struct Depthwise {
   Range range, hidden;   // of the inputs and of the outputs
-  const int32_t* taps;   // (kernel, dim)
+  const float* taps;     // (kernel, dim), whole numbers
   const int32_t* bias;   // (dim,) with the correction for the zero point
   const float* scale;    // (dim,) input scale * weight scale / output scale
 };
@@ -57,12 +57,10 @@ struct Sizes {
   int mels_2() const { return (mels_1() - 3) / 2 + 1; }
   int context() const { return kernel - 1; }
   int distances() const { return 2 * max_distance + 1; }
-  int64_t layer_state(int64_t cached) const { return (2 * cached + context()) * dim; }
-  // Floats in the state of a stream: the front-end's samples, a frame of each subsampling convolution, and for each
-  // layer the keys and values of `cached` frames and the convolution's past inputs.
-  int64_t state(int64_t cached) const {
-    return tail() + mels + int64_t(mels_1()) * channels + layers * layer_state(cached);
-  }
+  // Floats that a stream carries from step to step besides keys and values: the front-end's samples and a frame of each
+  // subsampling convolution, and then for each layer the past inputs of the convolution.
+  int64_t front_end_state() const { return tail() + mels + int64_t(mels_1()) * channels; }
+  int64_t state() const { return front_end_state() + int64_t(layers) * context() * dim; }
 };
 
 struct Model {
@@ -75,19 +73,24 @@ struct Model {
 };
 
 // One step of `batch` streams. Arrays are contiguous; output frames after a stream's length are undefined.
+//
+// Each step writes a block of keys and values, (layers, heads, 2 * frames * width): for each head of width
+// dim / heads, keys (width, frames) and values (frames, width). Later steps only read it: nothing copies the left context.
 struct Step {
-  int batch, frames, cached;
-  const float* samples;      // (batch, frames * 4 * hop)
-  const int64_t* lengths;    // (batch,) valid samples
-  const float* state;        // (batch, Sizes::state)
-  const int64_t* position;   // (batch,) encoder frames before this step
-  float* next_state;
-  int64_t* next_position;
-  float* encoded;            // (batch, frames, dim)
-  float* top_log_probs;      // (batch, frames, top)
-  int64_t* top_ids;          // (batch, frames, top)
-  float* blank_log_probs;    // (batch, frames)
-  char* scratch;             // scratch_bytes(), aligned to ALIGNED
+  int batch, frames, cached;   // cached: the number of past frames that a frame attends to
+  int blocks;                  // the largest number of past blocks of a stream
+  const float* samples;        // (batch, frames * 4 * hop)
+  const int64_t* lengths;      // (batch,) valid samples
+  const float* const* state;   // (batch,) Sizes::state floats each
+  const float* const* past;    // (batch, blocks), oldest block first
+  const int32_t* past_frames;  // (batch, blocks) frames of each block, 0 where a stream has fewer blocks
+  float* const* next_state;    // (batch,)
+  float* const* next_past;     // (batch,) the block of this step
+  float* encoded;              // (batch, frames, dim)
+  float* top_log_probs;        // (batch, frames, top)
+  int64_t* top_ids;            // (batch, frames, top)
+  float* blank_log_probs;      // (batch, frames)
+  char* scratch;               // scratch_bytes(), aligned to ALIGNED
 };
 
 // The code for one family of processors.

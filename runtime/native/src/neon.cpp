@@ -14,18 +14,18 @@
 
 namespace {
 
-constexpr int ROWS = 4;                          // rows that share one reading of a panel from the first-level cache
-constexpr int PARTS = wenet_fusion::PANEL / 4;  // vectors per row of the tile
+constexpr int ROWS = 4, PANELS = 1, CHUNK_ROWS = 64;  // see rows.hpp
+constexpr int ROW_VECTORS = wenet_fusion::PANEL / 4;  // vectors per row of the tile
 
 template <int COUNT>
 inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, int32_t* tile) {
-  int32x4_t total[COUNT][PARTS], weight_sum[PARTS] = {};
+  int32x4_t total[COUNT][ROW_VECTORS], weight_sum[ROW_VECTORS] = {};
   for (int r = 0; r < COUNT; ++r)
-    for (int p = 0; p < PARTS; ++p) total[r][p] = vld1q_s32(tile + r * wenet_fusion::PANEL + 4 * p);
+    for (int p = 0; p < ROW_VECTORS; ++p) total[r][p] = vld1q_s32(tile + r * wenet_fusion::PANEL + 4 * p);
   const int8x16_t ones = vdupq_n_s8(1);
   for (int g = 0; g < groups; ++g) {
-    int8x16_t weights[PARTS];
-    for (int p = 0; p < PARTS; ++p) {
+    int8x16_t weights[ROW_VECTORS];
+    for (int p = 0; p < ROW_VECTORS; ++p) {
       weights[p] = vld1q_s8(panel + 64 * g + 16 * p);
       weight_sum[p] = vdotq_s32(weight_sum[p], weights[p], ones);
     }
@@ -33,11 +33,11 @@ inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel
       uint32_t four;
       __builtin_memcpy(&four, rows_u8 + r * stride + 4 * g, sizeof four);
       const int8x16_t x = vreinterpretq_s8_u32(vdupq_n_u32(four ^ 0x80808080u));
-      for (int p = 0; p < PARTS; ++p) total[r][p] = vdotq_s32(total[r][p], weights[p], x);
+      for (int p = 0; p < ROW_VECTORS; ++p) total[r][p] = vdotq_s32(total[r][p], weights[p], x);
     }
   }
   for (int r = 0; r < COUNT; ++r)
-    for (int p = 0; p < PARTS; ++p)
+    for (int p = 0; p < ROW_VECTORS; ++p)
       vst1q_s32(tile + r * wenet_fusion::PANEL + 4 * p, vaddq_s32(total[r][p], vshlq_n_s32(weight_sum[p], 7)));
 }
 

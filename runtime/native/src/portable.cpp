@@ -3,7 +3,7 @@
 
 namespace {
 
-constexpr int ROWS = 4;  // rows of one call of dot_rows
+constexpr int ROWS = 4, PANELS = 1, CHUNK_ROWS = 64;  // see rows.hpp
 
 template <int COUNT>
 inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, int32_t* tile) {

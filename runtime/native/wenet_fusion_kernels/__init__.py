@@ -3,7 +3,7 @@
 The results for a stream are bit for bit the same on every processor and in every batch: products of integers are
 exact, and float operations always have the same order.
 
-Shapes: B streams, N samples, T encoder frames, C cached frames, D width, K best tokens of a frame, S floats of a state.
+Shapes: B streams, N samples, T encoder frames, C cached frames, D width, K best tokens of a frame.
 
 >>> from wenet_fusion_kernels import families
 >>> families()[-1]

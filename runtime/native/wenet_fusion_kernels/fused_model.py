@@ -1,6 +1,6 @@
 """Check a model, load it into the native library, and run it step by step.
 
-Shapes: B streams, N samples, T encoder frames, C cached frames, D width, K best tokens of a frame, S floats of a state.
+Shapes: B streams, N samples, T encoder frames, C cached frames, D width, K best tokens of a frame.
 """
 
 import ctypes
@@ -18,20 +18,21 @@ from wenet_fusion_kernels.sizes import MOST, Expected, Sizes, expected_ranges, e
 MOST_BIAS = 1 << 30  # largest bias of the depthwise convolution, so that its sums fit into 32 bits
 WEIGHTS = (-64, 64)  # smallest and largest weight, so that AVX2 can add two products in 16 bits
 MOST_SAMPLES = 1 << 26  # samples of a step: about an hour at 16 kHz
-MOST_POSITION = 1 << 40
 MOST_ROWS = 1 << 16  # rows of `run_products`
 FAMILY_VARIABLE = "WENET_FUSION_ISA"  # environment variable with the processor family to use, for tests
 
 _LAYOUT: tuple[Literal["C_CONTIGUOUS"], Literal["ALIGNED"]] = ("C_CONTIGUOUS", "ALIGNED")
-_POINTERS = "samples lengths state position next_state next_position encoded top_log_probs top_ids blank scratch"
+_POINTERS = (
+    "samples lengths state past past_frames next_state next_past encoded top_log_probs top_ids blank scratch".split()
+)
 
 
 class _Step(ctypes.Structure):
     """`Step` in src/model.hpp."""
 
     _fields_ = [
-        *((name, ctypes.c_int) for name in ("batch", "frames", "cached")),
-        *((name, ctypes.c_void_p) for name in _POINTERS.split()),
+        *((name, ctypes.c_int) for name in ("batch", "frames", "cached", "blocks")),
+        *((name, ctypes.c_void_p) for name in _POINTERS),
     ]
 
 
@@ -47,7 +48,7 @@ def _open_library() -> ctypes.CDLL:
     library.wenet_fusion_free.argtypes = [ctypes.c_void_p]
     library.wenet_fusion_free.restype = None
     library.wenet_fusion_state_floats.restype = ctypes.c_int64
-    library.wenet_fusion_state_floats.argtypes = [ctypes.c_void_p, ctypes.c_int64]
+    library.wenet_fusion_state_floats.argtypes = [ctypes.c_void_p]
     library.wenet_fusion_step.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
     library.wenet_fusion_products.argtypes = [ctypes.c_void_p, ctypes.c_int64]
     library.wenet_fusion_multiply.restype = ctypes.c_int64
@@ -113,11 +114,33 @@ def multiply(turns: int, family: str | None = None) -> int:
     return each * turns
 
 
-class State(NamedTuple):
-    """The state of streams. It is a value: no call changes it."""
+class Block:
+    """Numbers that a step of a stream wrote and that later steps only read.
 
-    memory: np.ndarray  # (B, S) float32
-    position: np.ndarray  # (B,) int64, encoder frames so far
+    Args:
+        memory: float32 array.
+    """
+
+    __slots__ = ("memory", "address")
+
+    def __init__(self, memory: np.ndarray) -> None:
+        self.memory = memory
+        self.address: int = memory.ctypes.data  # kept, because looking it up takes longer than passing it on
+
+    def __reduce__(self) -> tuple[type["Block"], tuple[np.ndarray]]:
+        return Block, (self.memory,)  # a copy has another address
+
+
+class StreamState(NamedTuple):
+    """The state of a stream. It is a value: no call changes it, and successive states share blocks."""
+
+    sizes: Sizes  # of the model
+    cached: int  # C
+    rolling: Block  # the front-end's last samples, and the past inputs of the convolutions
+    past: tuple[Block, ...]  # keys and values of at least C frames, if there were so many: (layers, heads, 2, T, D / heads)
+
+
+State = tuple[StreamState, ...]  # of the B streams of a step
 
 
 class Output(NamedTuple):
@@ -161,6 +184,7 @@ class FusedModel:
         if not model:
             raise MemoryError("the weights of the model do not fit into memory")
         self._model = ctypes.c_void_p(model)  # shared by shallow copies; cannot be pickled
+        self._state_floats: int = _LIBRARY.wenet_fusion_state_floats(self._model)
         # At exit, threads may still run a step.
         weakref.finalize(self._model, _LIBRARY.wenet_fusion_free, model).atexit = False
 
@@ -171,14 +195,10 @@ class FusedModel:
             batch: B.
             cached: C, number of past encoder frames that attention sees.
         """
-        floats = self._state_floats(cached)
-        return State(np.zeros((batch, floats), np.float32), np.zeros(batch, np.int64))
-
-    def _state_floats(self, cached: int) -> int:
-        if type(cached) is not int or not 0 <= cached <= MOST:
-            raise ValueError(f"cached is {cached!r}, expected a whole number from 0 to {MOST}")
-        found: int = _LIBRARY.wenet_fusion_state_floats(self._model, cached)
-        return found
+        _check_cached(cached)
+        return tuple(
+            StreamState(self.sizes, cached, Block(np.zeros(self._state_floats, np.float32)), ()) for _ in range(batch)
+        )
 
     def step(self, samples: np.ndarray, lengths: np.ndarray, cached: int, state: State) -> tuple[Output, State]:
         """Run one chunk of B streams; every new frame attends to all cached and all new frames.
@@ -194,9 +214,8 @@ class FusedModel:
         """
         samples = np.require(samples, np.float32, _LAYOUT)
         lengths = np.array(lengths, np.int64)  # copies, because other threads must not change them after the checks
-        memory, position = np.require(state.memory, requirements=_LAYOUT), np.array(state.position)
-        n, floats = self.sizes, self._state_floats(cached)
-        batch, frames = len(samples), samples.shape[-1] // n.frame_samples
+        n, batch = self.sizes, len(samples)
+        frames = samples.shape[-1] // n.frame_samples
         if samples.shape != (batch, frames * n.frame_samples) or frames < 1 or lengths.shape != (batch,) or batch < 1:
             raise ValueError(
                 f"samples {samples.shape} and lengths {lengths.shape} must be (B, N) and (B,), N a multiple of "
@@ -206,23 +225,36 @@ class FusedModel:
             raise ValueError(f"a step takes at most {MOST_SAMPLES} samples, found {samples.shape[1]}")
         if lengths.min() < 0 or lengths.max() > samples.shape[1]:
             raise ValueError(f"lengths {lengths.tolist()} must be 0 to {samples.shape[1]}")
-        is_of_streams = memory.shape == (batch, floats) and position.shape == (batch,)
-        if not is_of_streams or memory.dtype != "float32" or position.dtype != "int64":
-            raise ValueError(
-                f"the state {memory.dtype} {memory.shape} is not one of {batch} streams with {cached} cached frames"
-            )
-        if position.min() < 0 or position.max() > MOST_POSITION:
-            raise ValueError(f"positions {position.tolist()} must be 0 to {MOST_POSITION}")
-        after = State(np.empty_like(memory), np.empty_like(position))
+        _check_cached(cached)
+        if len(state) != batch or any(each.sizes != n or each.cached != cached for each in state):
+            raise ValueError(f"the state is not one of {batch} streams of this model with {cached} cached frames")
+        blocks = max(len(each.past) for each in state)
+        past = (ctypes.c_void_p * (batch * blocks))()
+        past_frames = (ctypes.c_int32 * (batch * blocks))()
+        for row, each in enumerate(state):
+            for index, block in enumerate(each.past, start=(row + 1) * blocks - len(each.past)):
+                past[index], past_frames[index] = block.address, block.memory.shape[3]
+        rolling = [Block(np.empty(self._state_floats, np.float32)) for _ in state]
+        shape = n.layers, n.heads, 2, frames, n.dim // n.heads
+        written = [Block(np.empty(shape, np.float32)) for _ in state]
         encoded = np.empty((batch, frames, n.dim), np.float32)
         top_log_probs = np.empty((batch, frames, n.top), np.float32)
         top_ids = np.empty((batch, frames, n.top), np.int64)
         blank = np.empty((batch, frames), np.float32)
-        arrays = (samples, lengths, memory, position, *after, encoded, top_log_probs, top_ids, blank)
-        call = _Step(batch, frames, cached, *(array.ctypes.data for array in arrays), None)
+        arguments = (
+            _addresses([each.rolling for each in state]), past, past_frames, _addresses(rolling), _addresses(written),
+        )  # fmt: skip
+        call = _Step(
+            batch, frames, cached, blocks, samples.ctypes.data, lengths.ctypes.data, *map(ctypes.addressof, arguments),
+            *(array.ctypes.data for array in (encoded, top_log_probs, top_ids, blank)), None,
+        )  # fmt: skip
         if _LIBRARY.wenet_fusion_step(self._model, ctypes.byref(call)):
             raise MemoryError(f"a step of {batch} streams with {frames} frames does not fit into memory")
-        return Output(encoded, after.position - position, top_log_probs, top_ids, blank), after
+        after = tuple(
+            each._replace(rolling=memory, past=_newest((*each.past, block), cached))
+            for each, memory, block in zip(state, rolling, written)
+        )
+        return Output(encoded, -(-lengths // n.frame_samples), top_log_probs, top_ids, blank), after
 
     def run_products(self, rows: int) -> None:
         """Compute only the integer products of a step, with zeros as inputs, for benchmarks.
@@ -237,6 +269,24 @@ class FusedModel:
             raise ValueError(f"rows is {rows!r}, expected a whole number from 1 to {MOST_ROWS}")
         if _LIBRARY.wenet_fusion_products(self._model, rows):
             raise MemoryError(f"the products of {rows} frames do not fit into memory")
+
+
+def _check_cached(cached: int) -> None:
+    if type(cached) is not int or not 0 <= cached <= MOST:
+        raise ValueError(f"cached is {cached!r}, expected a whole number from 0 to {MOST}")
+
+
+def _addresses(blocks: Sequence[Block]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(blocks))(*(block.address for block in blocks))
+
+
+def _newest(blocks: tuple[Block, ...], cached: int) -> tuple[Block, ...]:
+    """Return the last blocks, as many as have `cached` frames."""
+    frames, kept = 0, len(blocks)
+    while kept and frames < cached:
+        kept -= 1
+        frames += blocks[kept].memory.shape[3]
+    return blocks[kept:]
 
 
 def _checked(sizes: Sizes, tensors: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -7,6 +7,7 @@ import numpy as np
 
 MOST = 1 << 20  # a larger size is a mistake
 MOST_LAYERS = 1000
+MOST_TAPS = 1 << 10  # sums of this many products of bytes are exact in float32
 MOST_INPUTS = 1 << 16  # inputs of a layer: sums of this many products of bytes fit into 32 bits
 
 
@@ -50,8 +51,10 @@ class Sizes(NamedTuple):
             raise ValueError(
                 f"expected mels of 7 or more, window >= hop, dim a multiple of heads, and top <= vocabulary: {self}"
             )
-        if max(self.subsampled, self.dim, self.feed_forward, self.kernel) > MOST_INPUTS or self.layers > MOST_LAYERS:
-            raise ValueError(f"at most {MOST_INPUTS} inputs of a layer and {MOST_LAYERS} layers are possible: {self}")
+        if max(self.subsampled, self.dim, self.feed_forward) > MOST_INPUTS:
+            raise ValueError(f"at most {MOST_INPUTS} inputs of a layer are possible: {self}")
+        if self.kernel > MOST_TAPS or self.layers > MOST_LAYERS:
+            raise ValueError(f"a kernel of at most {MOST_TAPS} and at most {MOST_LAYERS} layers are possible: {self}")
 
 
 class Expected(NamedTuple):

@@ -86,15 +86,11 @@ class NativeBackend:
 
     def concat_states(self, states: Sequence[State]) -> State:
         """See `Backend`."""
-        memories, positions = zip(*states)
-        return states[0]._replace(memory=np.concatenate(memories), position=np.concatenate(positions))
+        return tuple(stream for state in states for stream in state)
 
     def split_state(self, state: State) -> list[State]:
-        """See `Backend`. The rows are copies, because views would keep the whole batch in memory."""
-        return [
-            state._replace(memory=state.memory[row : row + 1].copy(), position=state.position[row : row + 1].copy())
-            for row in range(len(state.position))
-        ]
+        """See `Backend`."""
+        return [(stream,) for stream in state]
 
 
 def has_native_step(path: Path) -> bool:

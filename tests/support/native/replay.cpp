@@ -15,7 +15,7 @@ int wenet_fusion_families();
 const char* wenet_fusion_family(int index);
 void* wenet_fusion_load(const int32_t* sizes, const void* const* tensors, const float* ranges, int family);
 void wenet_fusion_free(void* model);
-int64_t wenet_fusion_state_floats(const void* model, int64_t cached);
+int64_t wenet_fusion_state_floats(const void* model);
 int wenet_fusion_step(const void* model, const wenet_fusion::Step* step);
 int64_t wenet_fusion_multiply(int family, int64_t turns);
 }
@@ -64,26 +64,43 @@ int main(int, char** arguments) {
     if (!*wenet_fusion_family(family)) continue;
     wenet_fusion_multiply(family, 1);  // it must run; it has no result
     void* model = wenet_fusion_load(sizes.data(), pointers.data(), ranges.data(), family);
-    std::vector<float> state(streams * wenet_fusion_state_floats(model, cached));
-    std::vector<int64_t> position(streams);
+    const int64_t floats = wenet_fusion_state_floats(model);
+    std::vector<float> state(streams * floats);
+    std::vector<std::vector<float>> blocks;  // of each chunk: (streams, layers, heads, 2, frames, dim / heads)
     Checksum checksum;
     for (size_t i = 0; i < chunks.size(); ++i) {
-      const size_t rows = size_t(streams) * chunks[i];
-      std::vector<int64_t> lengths(streams, chunks[i] * frame), next_position(streams), ids(rows * top);
+      const size_t rows = size_t(streams) * chunks[i], each = size_t(2) * sizes[6] * dim;
+      std::vector<int64_t> lengths(streams, chunks[i] * frame), ids(rows * top);
       std::vector<int64_t> frames(streams, chunks[i]);
       std::vector<float> next(state.size()), encoded(rows * dim), log_probs(rows * top), blank(rows);
-      const wenet_fusion::Step step = {streams, chunks[i], cached, samples[i].data(), lengths.data(), state.data(),
-                                       position.data(), next.data(), next_position.data(), encoded.data(),
-                                       log_probs.data(), ids.data(), blank.data(), nullptr};
+      blocks.emplace_back(rows * each);
+      std::vector<const float*> states, past;
+      std::vector<float*> next_states, next_past;
+      std::vector<int32_t> past_frames;
+      for (int stream = 0; stream < streams; ++stream) {
+        states.push_back(&state[stream * floats]);
+        next_states.push_back(&next[stream * floats]);
+        for (size_t block = 0; block < i; ++block) {
+          past.push_back(&blocks[block][stream * chunks[block] * each]);
+          past_frames.push_back(chunks[block]);
+        }
+        next_past.push_back(&blocks[i][stream * chunks[i] * each]);
+      }
+      const wenet_fusion::Step step = {
+          streams, chunks[i], cached, int(i), samples[i].data(), lengths.data(), states.data(), past.data(),
+          past_frames.data(), next_states.data(), next_past.data(), encoded.data(), log_probs.data(), ids.data(),
+          blank.data(), nullptr};
       if (wenet_fusion_step(model, &step)) return 3;
       checksum.add(encoded);
       checksum.add(frames);
       checksum.add(log_probs);
       checksum.add(ids);
       checksum.add(blank);
-      checksum.add(next);
+      for (int stream = 0; stream < streams; ++stream) {
+        checksum.add(std::vector<float>(next.begin() + stream * floats, next.begin() + (stream + 1) * floats));
+        checksum.add(std::vector<float>(next_past[stream], next_past[stream] + chunks[i] * each));
+      }
       state = next;
-      position = next_position;
     }
     wenet_fusion_free(model);
     std::printf("%s %u\n", wenet_fusion_family(family), ~checksum.value);

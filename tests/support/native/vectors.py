@@ -10,7 +10,7 @@ import numpy as np
 from support.native.random_fused import Fused, random_fused
 
 # CRC-32 of the outputs and states, by seed
-CHECKSUMS = {100: 3071436104, 101: 2973248041, 102: 827425357, 103: 2599627228}
+CHECKSUMS = {100: 1208861933, 101: 85704735, 102: 1062809606, 103: 2569299371}
 STREAMS, CHUNKS, CACHED = 3, (4, 4, 8, 3, 1, 30), 9  # up to 90 rows in a product: more than kernels take at once
 GIVEN = {103: {"feed_forward": 1300}}  # sizes that are not random: here, more inputs than the first-level cache holds
 
