@@ -96,7 +96,8 @@ def randomise_norms(model: AsrModel) -> None:
 @torch.no_grad()
 def sharpen(trained: TrainedModel, samples: Tensor, blank_share: float, sharpness: float) -> None:
     """Change the CTC head of a random model in place so that its posteriors are peaked and mostly blank, as after
-    training. The scores of a random head are nearly equal, and a search does far more or far less work on such scores.
+    training. The scores of a random head are nearly equal. On such scores a search does far more or far less work
+    than on those of a trained head.
 
     Args:
         samples: (N,) audio like the audio to decode; the head is fitted to its encoder frames.

@@ -104,7 +104,7 @@ def test_separate_products_equal_the_joint_product() -> None:
 
 
 def test_the_graph_equals_the_encoder(tmp_path: Path) -> None:
-    """Otherwise the time of onnxruntime would be that of another graph."""
+    """If the graph differed, the time of onnxruntime would be that of another model."""
     for config in (QUICK.encoder, conformer(QUICK.encoder)):
         encoder, path = builder().plain(config), tmp_path / "encoder.onnx"
         write_graph(encoder, path)

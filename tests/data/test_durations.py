@@ -20,7 +20,7 @@ from wenet_fusion.text.tokenizer import CharTokenizer
 
 RATE = 8000
 FRONTEND = FrontendGeometry(sample_rate=RATE, frame_samples=320, right_padding_samples=640)
-# Of key u0, extent "1.000 None None" and ids [3, 4], as earlier versions computed them.
+# The hashes of key u0, extent "1.000 None None" and ids [3, 4] that earlier versions computed.
 HASHES = [-4621855612441126174, 3509345869374958500, 3356778446654751564]
 TOKENIZER = CharTokenizer(Vocabulary(("<blank>", "<unk>", "<sos/eos>", "one", "two"), "words", "units.txt"))
 

@@ -102,7 +102,7 @@ def test_the_eight_methods_in_every_precision(trained: TrainedModel, tmp_path: P
 @pytest.mark.parametrize("chunking", CHUNKINGS, ids=str)
 @pytest.mark.parametrize("frames", [330, 331, 333, 6])
 def test_scores_are_the_models(open_model: Opener, trained: TrainedModel, chunking: Chunking, frames: int) -> None:
-    """Whole chunks, a short last chunk, a last chunk that is no multiple of 4 feature frames, and only such a chunk."""
+    """Cases: whole chunks, a short last chunk, one that is no multiple of 4 feature frames, and only such a chunk."""
     features = model_features(trained, audio())[:frames]
     found = open_model(chunking).decode(features)
     expected = expected_log_probs(trained, features, chunking)
@@ -132,7 +132,7 @@ def test_tokens_from_kaldis_features(open_model: Opener, trained: TrainedModel, 
 
 @pytest.mark.parametrize("chunking", [Chunking(3, 5), Chunking(1000, 1), Chunking(-1, -1), Chunking(8, 100)], ids=str)
 def test_libtorch_takes_any_chunking(torch_file: Path, trained: TrainedModel, chunking: Chunking) -> None:
-    """With and without precomputed biases, with whole utterances (chunk size -1), with a cache beyond the stream."""
+    """Chunkings with and without precomputed biases, whole utterances (-1), and a cache longer than the stream."""
     features = model_features(trained, audio())[:-1]
     context = chunking if chunking.size > 0 else FULL_CONTEXT
     found = TorchAsrModel(torch_file, *chunking).decode(features)
@@ -213,7 +213,7 @@ def test_a_last_window_of_four_frames_is_lost_in_the_runtime(open_model: Opener,
 @example(Geometry(EncoderConfig(6, 2, 3, 5, conv_kernel=1, subsampling_channels=3), 9, Chunking(2, 3), 1))
 @example(Geometry(EncoderConfig(8, 1, 2, 5, conv_kernel=7, subsampling_channels=1), 7, Chunking(3, 1), 2))
 def test_any_geometry_fits_the_caches(tiny_units: Path, geometry: Geometry) -> None:
-    """Including a kernel without context, and a subsampling state that does not fill whole rows."""
+    """Examples: a kernel without context, and a subsampling state that does not fill whole rows."""
     recipe = tiny_recipe(tiny_units)
     frontend = dataclasses.replace(recipe.model.frontend, num_mel_bins=geometry.num_mel_bins)
     no_decoder = DecoderConfig(layers=0, reverse_layers=0)

@@ -168,7 +168,7 @@ def test_unclear_utterances_are_rejected_after_a_second_judgement(tmp_path: Path
     (folder / "utt2spk").write_text("".join(f"k{number} v\n" for number in range(4)))
     groups = list(windows(read_folder(folder), 29.0))
     assert [len(group) for group, _ in groups] == [3, 1] and all(audio.size <= 29 * 16000 for _, audio in groups)
-    # First STOP is misheard and ONE TWO missed at the end of its window; alone, ONE TWO is heard.
+    # In the first pass, STOP is misheard, and ONE TWO is missed at the end of its window. Alone, ONE TWO is understood.
     whisper = ShortWhisper(["Top. Turn it off.", "Go on!", "Tap.", "One, two."])
     check_speech.check(folder, whisper, 0.2)
     assert [round(seconds) for seconds in whisper.seconds] == [26, 9, 9, 9]
@@ -235,7 +235,7 @@ def test_sets_share_no_speaker_and_leave_rejected_speech_out(tmp_path: Path) -> 
             soundfile.write(recordings / f"{digit}_{speaker}_0.wav", np.full(800, 0.1), 8000)
     kaldi_folder(speech / "hibari", {f"h{number}": "v" for number in range(4)})
     (speech / "hibari" / "kept").write_text("h0\nh2\n")
-    (recordings / "notes.wav").touch()  # has another name than a digit's
+    (recordings / "notes.wav").touch()  # its name is not that of a recording of a digit
     for name in ("test_voices", "test_mine", "dev_voices", "sounds"):
         kaldi_folder(speech / name, {f"{name}-0": name})
     arguments = [str(data), str(speech), "--local", str(tmp_path / "local"), "--output", str(output)]

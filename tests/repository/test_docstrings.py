@@ -16,8 +16,8 @@ SOURCES = [
     *sorted((ROOT / "runtime").rglob("wenet_fusion_runtime/**/*.py")),
 ]
 
-# Openings that a reader must decode, and statements that a module knows nothing of another one, because
-# tests/repository/test_imports.py enforces that.
+# Not allowed: openings that a reader must decode, and statements that a module knows nothing of another one, which
+# tests/repository/test_imports.py enforces anyway.
 RIDDLE = re.compile(r"^(Of|What|Those|As|So|Who|Whether|Where|When|How)\b")
 IGNORANCE = re.compile(r"\b[Kk]nows? (no|not|neither|nothing|only|nobody)\b")
 # Classes whose instances users only receive, or that only describe an interface.

@@ -38,7 +38,7 @@ def test_pauses_close_segments(folder: Path, capsys: pytest.CaptureFixture[str])
     assert list(found) == ["off/off/20", "off/0.6/20", "0.4/0.6/20", "off/off/1"]
     plain, paused, both, short = found.values()
     assert (plain["segments"], plain["by rule 2"], plain["final after the last word, 50 / 90 %"]) == ("1", "0", "-")
-    # Each recording ends with 2 silent frames and a pause of a second: one segment each, and the rest at the end.
+    # Each recording ends with 2 silent frames and a pause of 1 s, so it is one segment. The rest is a last segment.
     assert (paused["segments"], paused["by rule 2"], paused["without text"]) == ("4", "3", "1")
     # A word is emitted in the first of its 3 frames.
     assert paused["final after the last word, 50 / 90 %"] == "0.68 / 0.68 s"

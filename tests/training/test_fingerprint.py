@@ -243,7 +243,7 @@ def test_a_run_of_a_version_without_special_tokens_goes_on(recipe, corpus, kille
 
 
 def test_checkpoints_of_another_run_do_not_stay(recipe, corpus, tmp_path, capsys):
-    """Otherwise their higher steps would count as the newest, and every new checkpoint would be deleted."""
+    """If they stayed, their higher steps would count as the newest, and every new checkpoint would be deleted."""
     folder = tmp_path / "run"
     folder.mkdir()
     for step in (100, 200):

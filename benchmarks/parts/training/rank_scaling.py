@@ -24,7 +24,7 @@ WORLD = 2
 
 
 def measure_rank_scaling(spec: SetupSpec, precision: Precision, rounds: int) -> dict[str, Timing]:
-    """Start the two processes, and return the times of a step by `ONE`, `INDEPENDENT` and `TWO`."""
+    """Start the two processes, and return the times of a step with the keys `ONE`, `INDEPENDENT` and `TWO`."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = (spec, precision, rounds, folder)
         context = torch.multiprocessing.start_processes(

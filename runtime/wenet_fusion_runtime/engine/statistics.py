@@ -20,7 +20,7 @@ class Histogram:
     """
 
     bounds: tuple[float, ...]  # upper ends of the intervals, ascending
-    counts: tuple[int, ...]  # number of values in each interval, upper end included; the last counts larger values
+    counts: tuple[int, ...]  # number of values in each interval, its upper end included; last: above all bounds
     total: float  # sum of all values
 
     @property

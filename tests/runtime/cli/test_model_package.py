@@ -95,7 +95,7 @@ def test_models_of_wenet_are_refused(files: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.fixture
 def bundled(files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The model and the language model in the runtime itself, with a card and an example."""
+    """The folder of the runtime with the model, its language model, its card and its example."""
     folder = files / "runtime" / "bundled_model"
     for module in (make_model_package, sys.modules["wenet_fusion_runtime.stream.installed_model"]):
         monkeypatch.setattr(module, "BUNDLED", folder)

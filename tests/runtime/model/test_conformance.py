@@ -56,7 +56,7 @@ def nan_when_loud(path: Path) -> AcousticModel:
 def test_a_file_that_does_not_fit_its_metadata_is_refused_before_any_audio(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: str, change: dict, found: str
 ) -> None:
-    """The recognizer refuses it, and so do the commands, which print one line only."""
+    """The recognizer and the commands refuse the file; the commands print only one line."""
     path = SAVERS[kind](tmp_path / "model.zip", RECORDS[kind] | change)
     with pytest.raises(ModelFault, match=PROMISE.format(found)):
         Recognizer(path)

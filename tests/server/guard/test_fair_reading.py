@@ -73,7 +73,7 @@ def test_a_turn_reads_one_slice_and_no_more_bytes_than_the_budget() -> None:
         assert transport.holds == 0
         feed(fair, b"x" * SLICE_BYTES)
         assert not transport.is_reading and receiver.data.endswith(b"x")
-        receiver.transport.pause_reading()  # the parser's own pause outlives the hold
+        receiver.transport.pause_reading()  # the parser pauses too; reading stays paused after the hold
         await asyncio.sleep(0.4)
         assert not transport.is_reading
         receiver.transport.resume_reading()
@@ -176,7 +176,7 @@ async def answered(data: bytes, until: Callable[[StreamReader], bool]) -> Stream
 def test_a_packed_body_that_is_dropped_is_parsed_within_the_budget(
     share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """aiohttp also parses data that it has kept back when a body is read on, outside the budget of the connection."""
+    """When a body is read further, aiohttp parses data that it has kept; the connection's budget does not see this."""
     monkeypatch.setattr(fair_protocol, "PARSING_SHARE", share)
     monkeypatch.setattr(fair_protocol, "PARSING_BURST", share * 1e-6)
     packed, over = gzip.compress(bytes(9_000_000), 1), time.monotonic() + 0.2

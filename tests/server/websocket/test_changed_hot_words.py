@@ -124,7 +124,7 @@ def followed(server: CountingServer, script: Script) -> dict[str, int]:
 
 
 def test_refused_hot_words_do_not_end_the_recording() -> None:
-    """A session that began with them would be refused."""
+    """A new session must not begin with the refused hot words, because the server would refuse the session too."""
     server = CountingServer([2 * SECOND])
     server.unspellable = "x"
     script = Script(HotWordUpdate((HotWord("ANNA", 2.0),), None), HotWordUpdate((HotWord("x"),), "Anna"))

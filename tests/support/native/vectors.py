@@ -1,7 +1,7 @@
 """Calls of the native step whose outputs are known: any processor must compute the same bits.
 
-If the arithmetic of the step changes on purpose, put the new checksums here, which
-`pytest tests/native -k same_bits` prints.
+If the arithmetic of the step changes on purpose, put the new checksums here. `pytest tests/native -k same_bits` prints
+them.
 """
 
 from typing import Any

@@ -110,7 +110,7 @@ class Hibari:
         harmonic, noise, residue = (_at(each, places) + slope for each in (harmonic, noise, residue))
         nearest = np.minimum(np.rint(places).astype(int), harmonic.shape[0] - 1)
         noise = noise + np.float32(rng.normal(0, 0.4))  # breath
-        residue = residue - np.float32(2 * abs(np.log(pitch)))  # it contains remains of the original pitch
+        residue = residue - np.float32(2 * abs(np.log(pitch)))  # the residue contains remains of the original pitch
         samples = dsp.synth(harmonic, rotation[nearest], noise, residue, phase[nearest], f0, rng)
         return Spoken(samples, dsp.SR, f"hibari-{pitch:.2f}-{tract:.2f}")
 

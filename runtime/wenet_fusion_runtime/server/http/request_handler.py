@@ -83,7 +83,7 @@ class RequestHandler(web.RequestHandler):
     async def finish_response(
         self, request: BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send the response, then read and drop the rest of the body, because clients may send all before they read."""
+        """Send the response, then read and drop the rest of the body: a client may read only after it has sent all."""
         finished = await super().finish_response(request, resp, start_time)
         if not request.content.is_eof():
             with contextlib.suppress(ClientError, asyncio.TimeoutError, web.RequestPayloadError):
