@@ -5,7 +5,8 @@ random weights.
 A step maps samples and state to the best tokens and the next state: front-end, encoder and CTC head. The floor of a
 step is a lower bound of its time: the time to read its int8 weights once from memory, or to do its int8 multiply-adds
 at the peak rate of the instructions in use, whichever is longer. Steps and limits are timed by turns in one process
-with one thread. Needs wenet-fusion-kernels. Writes native_step.md and .json.
+with one thread. Needs wenet-fusion-kernels. Writes native_step_FAMILY.md and .json, named
+after the family of processors whose code ran.
 """
 
 import argparse
@@ -129,10 +130,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             times = by_turns(calls, rounds, args.timed, bar.update, shared=args.shared)
             measured.append(Measured(shape, limits.weights, times, limits.multiply_adds))
     run = this_run(args.seed, os.getloadavg()[0])
-    text = "\n\n".join(["# The native step", "\n".join(run.lines()), *tables(measured, family)])
+    text = "\n\n".join([f"# The native step ({family})", "\n".join(run.lines()), *tables(measured, family)])
     print(text)
     found = {each.shape.label: record(each) for each in measured}
-    write_report(args.output, "native_step", text, {"run": run, "family": family, "steps": found})
+    write_report(args.output, f"native_step_{family}", text, {"run": run, "family": family, "steps": found})
     return 0
 
 

@@ -2,7 +2,8 @@
 """Compare the time of a step: our int8 model, a LayerNorm Conformer in onnxruntime, and WeNet's own exports.
 
 A step maps samples and state to the best tokens and the next state. All models run by turns in one process with one
-thread; our model and the Conformer have random weights. Writes step_comparison.md and .json.
+thread; our model and the Conformer have random weights. Writes step_comparison_FAMILY.md and .json, named after the family of
+processors whose native code ran.
 
 --wenet names the folder of WeNet's package: its scripts then export a Conformer of the same sizes, with random weights,
 to TorchScript (export_jit.py) and to ONNX (export_onnx_cpu.py), each in float32 and in int8. --wenet_dir names the
@@ -34,6 +35,7 @@ from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.model.backends import NATIVE, ONNXRUNTIME
 from wenet_fusion_runtime.model.metadata import ONNX
 from wenet_fusion_runtime.model.model_file import load_model
+from wenet_fusion_runtime.model.native_backend import native_family
 
 from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.export.flow import export_model
@@ -79,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.wenet is not None:
         package_folder(args.wenet)
     torch.set_num_threads(1)
+    family = native_family()
     config, vocabulary = (QUICK, QUICK_VOCABULARY) if args.quick else (EncoderConfig(), VOCABULARY)
     rounds, rng = 2 if args.quick else args.rounds, np.random.default_rng(args.seed)
     times: dict[Shape, dict[str, Timing]] = {}
@@ -101,11 +104,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.wenet is not None:
         sizes.append(WENET_SCRIPTS)
     described = f'{" ".join(sizes)} "To ours" is the time divided by the time of the fastest {OURS}.'
-    parts = ["# A step, compared", "\n".join(run.lines()), described, table(times), goals_table(goals(times))]
+    parts = [f"# A step, compared ({family})", "\n".join(run.lines()), described, table(times), goals_table(goals(times))]
     text = "\n\n".join(parts)
     print(text)
     found = {shape.label: {name: timing._asdict() for name, timing in each.items()} for shape, each in times.items()}
-    write_report(args.output, "step_comparison", text, {"run": run, "sizes": sizes, "steps": found})
+    write_report(args.output, f"step_comparison_{family}", text, {"run": run, "sizes": sizes, "steps": found})
     return 0
 
 

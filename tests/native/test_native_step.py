@@ -264,7 +264,7 @@ import sys, threading, time
 sys.path[:0] = [{folder!r}, {str(Path(__file__).parents[1])!r}, {str(Path(__file__).parents[2] / "runtime")!r}]
 import numpy as np, wenet_fusion_kernels as kernels
 from support.native.random_fused import random_fused
-model = kernels.FusedModel(*random_fused(kernels, 311, dim=64, heads=2, layers=3, feed_forward=512))
+model = kernels.FusedModel(*random_fused(kernels, 311, dim=256, heads=4, layers=3, feed_forward=4096))
 samples = np.zeros((8, 32 * model.sizes.frame_samples), np.float32)
 def run():
     while True:
