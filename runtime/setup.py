@@ -1,7 +1,25 @@
-"""Packaging shim: `pip install ./runtime` with tools that still look for this file. The metadata is in
-pyproject.toml.
+"""Build wenet-fusion-runtime; pyproject.toml has the metadata.
+
+While wenet-fusion-kernels is on no package index, the extra `native` installs it from the folder native/ beside this file.
+Set WENET_FUSION_RELEASE=1 to build wheels for other machines: they name the package without a folder.
 """
 
-from setuptools import setup
+import os
+from pathlib import Path
 
-setup()
+from setuptools import setup
+from setuptools.command.egg_info import egg_info
+
+NATIVE = Path(__file__).resolve().parent / "native"
+
+
+class LocalExtra(egg_info):
+    """Writes the metadata, with the folder of the native step in the requirements of its extra."""
+
+    def run(self) -> None:
+        if (NATIVE / "setup.py").exists() and not os.environ.get("WENET_FUSION_RELEASE"):
+            self.distribution.extras_require["native"] = [f"wenet-fusion-kernels @ {NATIVE.as_uri()}"]
+        super().run()
+
+
+setup(cmdclass={"egg_info": LocalExtra})

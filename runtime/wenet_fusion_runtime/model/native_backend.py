@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 PACKAGE = "wenet_fusion_kernels"
 _MISSING = (
     "the native step needs wenet-fusion-kernels, which is not installed: pip install 'wenet-fusion-runtime[native]', "
-    "or in a clone pip install ./runtime/native"
+    "or in a clone pip install './runtime[native]'"
 )
 
 
