@@ -2,8 +2,8 @@
 """Compare the time of a step: our int8 model, a LayerNorm Conformer in onnxruntime, and WeNet's own exports.
 
 A step maps samples and state to the best tokens and the next state. All models run by turns in one process with one
-thread; our model and the Conformer have random weights. Writes step_comparison_FAMILY.md and .json, named after the family of
-processors whose native code ran.
+thread; our model and the Conformer have random weights. Writes step_comparison_FAMILY.md and .json, named after the
+family of processors whose native code ran.
 
 --wenet names the folder of WeNet's package: its scripts then export a Conformer of the same sizes, with random weights,
 to TorchScript (export_jit.py) and to ONNX (export_onnx_cpu.py), each in float32 and in int8. --wenet_dir names the
@@ -23,6 +23,7 @@ import torch
 import yaml
 from native_step import CALIBRATION_SECONDS, QUICK, QUICK_VOCABULARY, VOCABULARY, parse_step_arguments, steps
 from parts.benchmark_report import Goal, goals_table, this_run, write_report
+from parts.compiled_step import compiled_steps
 from parts.encoder_variants import static_conformer
 from parts.exported_files import write_int8_archive
 from parts.random_models import Shape, conformer, random_model
@@ -77,6 +78,12 @@ class TimedModel(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_wenet_arguments(parser)
+    parser.add_argument(
+        "--compiled",
+        action="store_true",
+        help="also time our step for one stream as compiled by AOTInductor, in float32 and, if torchao is installed, "
+        "in int8; compiling takes minutes and needs a C++ compiler",
+    )
     args = parse_step_arguments(parser, arguments, rounds=8, timed=2)
     if args.wenet is not None:
         package_folder(args.wenet)
@@ -97,8 +104,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             timed = [*models, *wenet_models(wenet_dir, chunking)]
             for batch in sorted(set(args.batches)):
                 shape = Shape(chunking, batch)
-                with tqdm(total=len(timed) * rounds, desc=shape.label, unit="turn", leave=False, disable=None) as bar:
-                    calls = {each.name: steps_of(each, shape, rng) for each in timed}
+                calls = {each.name: steps_of(each, shape, rng) for each in timed}
+                if args.compiled and batch == 1:
+                    ours = random_model(config, CHUNKINGS, vocabulary, args.seed)
+                    compiled = compiled_steps(ours, chunking, Path(folder), rng)
+                    calls |= {f"{OURS}, {variant}": call for variant, call in compiled}
+                with tqdm(total=len(calls) * rounds, desc=shape.label, unit="turn", leave=False, disable=None) as bar:
                     times[shape] = by_turns(calls, rounds, args.timed, bar.update, shared=args.shared)
     run = this_run(args.seed, os.getloadavg()[0])
     if args.wenet is not None:

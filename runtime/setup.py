@@ -1,7 +1,7 @@
 """Build wenet-fusion-runtime; pyproject.toml has the metadata.
 
-While wenet-fusion-kernels is on no package index, the extra `native` installs it from the folder native/ beside this file.
-Set WENET_FUSION_RELEASE=1 to build wheels for other machines: they name the package without a folder.
+While wenet-fusion-kernels is on no package index, the extra `native` installs it from the folder native/ beside this
+file. Set WENET_FUSION_RELEASE=1 to build wheels for other machines: they name the package without a folder.
 """
 
 import os

@@ -44,6 +44,14 @@ def test_all_variants_take_turns(installed_kernels: ModuleType, tmp_path: Path) 
         assert all(f"| {time['median']:.2f} | {time['median'] / ours:.2f} |" in text for time in times.values())
 
 
+def test_the_compiled_step_takes_turns(installed_kernels: ModuleType, tmp_path: Path) -> None:
+    arguments = ["--quick", "--timed", "1", "--batches", "1", "2", "--compiled", "--output", str(tmp_path)]
+    assert step_comparison.main(arguments) == 0
+    record = json.loads((tmp_path / f"step_comparison_{installed_kernels.families()[0]}.json").read_text())
+    compiled = {label for label, times in record["steps"].items() if "FusionFormer, AOTInductor float32" in times}
+    assert compiled == {"16/4 x 1", "4/16 x 1"}
+
+
 def test_wenets_own_exports_take_turns(installed_kernels: ModuleType, tmp_path: Path) -> None:
     package = Path(wenet_module("utils.init_model").__file__).parents[1]
     arguments = ["--quick", "--timed", "1", "--batches", "1", "--wenet", str(package.parent), "--output", str(tmp_path)]
@@ -52,7 +60,10 @@ def test_wenets_own_exports_take_turns(installed_kernels: ModuleType, tmp_path: 
     names = [f"WeNet's export, {variant}" for variant in WENET_FILES]
     assert all(list(times)[-len(names) :] == names for times in record["steps"].values())
     expected = "conformer of 2 layers, 16 wide, feed-forward 32, 20 tokens"
-    assert f"WeNet's export: {expected}" in (tmp_path / f"step_comparison_{installed_kernels.families()[0]}.md").read_text()
+    assert (
+        f"WeNet's export: {expected}"
+        in (tmp_path / f"step_comparison_{installed_kernels.families()[0]}.md").read_text()
+    )
 
 
 def test_wenets_exports_have_the_weights_of_one_checkpoint(experiment: Path) -> None:

@@ -121,7 +121,11 @@ def test_what_runs_is_what_was_installed(installed: Path) -> None:
 
 
 def test_the_extra_of_the_native_step_installs_the_folder_beside_it(installed: Path) -> None:
-    command = [installed / "python", "-c", "from importlib.metadata import requires; print(requires('wenet-fusion-runtime'))"]
+    command = [
+        installed / "python",
+        "-c",
+        "from importlib.metadata import requires; print(requires('wenet-fusion-runtime'))",
+    ]
     result = subprocess.run(command, cwd=installed, capture_output=True, text=True, check=True)
     assert f"wenet-fusion-kernels @ {(installed.parents[1] / 'runtime' / 'native').as_uri()} ; " in result.stdout
 

@@ -95,8 +95,8 @@ def chosen_family(name: str | None = None) -> str:
 def is_measured() -> bool:
     """Return whether the step was measured to be faster than onnxruntime on processors like this one.
 
-    These are x86-64 processors with AVX-512 VNNI but without AMX, and those with AVX2 but without VNNI. The code for other
-    processors gives the same results; its speed has not been measured yet.
+    These are x86-64 processors with AVX-512 VNNI but without AMX, and those with AVX2 but without VNNI. The code for
+    other processors gives the same results; its speed has not been measured yet.
     """
     return bool(_LIBRARY.wenet_fusion_is_measured())
 
@@ -121,7 +121,7 @@ class Block:
         memory: float32 array.
     """
 
-    __slots__ = ("memory", "address")
+    __slots__ = ("address", "memory")
 
     def __init__(self, memory: np.ndarray) -> None:
         self.memory = memory
@@ -137,7 +137,9 @@ class StreamState(NamedTuple):
     sizes: Sizes  # of the model
     cached: int  # C
     rolling: Block  # the front-end's last samples, and the past inputs of the convolutions
-    past: tuple[Block, ...]  # keys and values of at least C frames, if there were so many: (layers, heads, 2, T, D / heads)
+    past: tuple[
+        Block, ...
+    ]  # keys and values of at least C frames, if there were so many: (layers, heads, 2, T, D / heads)
 
 
 State = tuple[StreamState, ...]  # of the B streams of a step
