@@ -23,7 +23,7 @@ namespace {
 constexpr int TILE_ROWS = 16, TILE_BYTES = 64;
 constexpr int TILE_GROUPS = TILE_BYTES / wenet_fusion::GROUP;
 constexpr int BLOCKS = 4;    // most blocks of TILE_ROWS rows; a tile of weights is loaded once for all of them
-constexpr int PANELS = 1, CHUNK_ROWS = BLOCKS * TILE_ROWS;  // for step.hpp: panels and rows of a call of Dots::add
+constexpr int PANEL = 16, CHUNK_ROWS = BLOCKS * TILE_ROWS;  // outputs of a panel; rows of a call of Dots::add
 constexpr int AHEAD = 8192;  // weights are prefetched this many bytes before they are used
 
 // Tiles 0 to 3 hold the sums of one block each, tile 4 the inputs of a full block, tile 5 the inputs of the last block,
@@ -54,9 +54,7 @@ struct Dots {
   Dots(const Dots&) = delete;
   Dots& operator=(const Dots&) = delete;
 
-  // See rows.hpp; the number of panels and the steps between panels are not used.
-  void add(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int64_t, int, int groups, int32_t* tiles,
-           int64_t) const {
+  void add(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, int32_t* tiles) const {
     switch (blocks) {
       case 1: return blocks_of<1>(rows_u8, stride, panel, groups, tiles);
       case 2: return blocks_of<2>(rows_u8, stride, panel, groups, tiles);
@@ -69,7 +67,7 @@ struct Dots {
   // `add` for COUNT blocks.
   template <int COUNT>
   static void blocks_of(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, int32_t* tiles) {
-    constexpr int SUMS = TILE_ROWS * wenet_fusion::PANEL;
+    constexpr int SUMS = TILE_ROWS * PANEL;
     __asm__ volatile("" : : : "memory");  // the compiler does not know that tile instructions read memory
     _tile_loadd(0, tiles, TILE_BYTES);
     if constexpr (COUNT > 1) _tile_loadd(1, tiles + SUMS, TILE_BYTES);
@@ -123,7 +121,7 @@ int64_t multiply(int64_t turns) {
     _tile_dpbusd(2, 4, 6);
     _tile_dpbusd(3, 5, 6);
   }
-  return BLOCKS * TILE_ROWS * TILE_BYTES * wenet_fusion::PANEL;
+  return BLOCKS * TILE_ROWS * TILE_BYTES * PANEL;
 }
 
 // Linux lets a process use tiles only after the process has asked for permission.
@@ -148,7 +146,7 @@ bool is_served() {
 
 static_assert(ALIGNED % TILE_BYTES == 0, "a row has whole tiles");
 
-extern const wenet_fusion::Kernels amx_kernels = {"amx", is_served, run_step, run_products, multiply};
+extern const wenet_fusion::Kernels amx_kernels = {"amx", PANEL, is_served, run_step, run_products, multiply};
 
 #ifdef __clang__
 #pragma clang attribute pop

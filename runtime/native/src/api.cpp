@@ -66,8 +66,8 @@ struct Loaded {
 // Takes tensors and ranges in the order in which Python gives them, and packs them.
 class Packer {
  public:
-  Packer(const void* const* tensors, const float* ranges, Arena& arena)
-      : tensors_(tensors), ranges_(ranges), arena_(arena) {}
+  Packer(const void* const* tensors, const float* ranges, int panel, Arena& arena)
+      : tensors_(tensors), ranges_(ranges), panel_(panel), arena_(arena) {}
 
   const float* floats(int64_t count) {
     float* out = arena_.take<float>(count);
@@ -91,22 +91,22 @@ class Packer {
     layer.range = range();
     const int8_t* weight = next<int8_t>();
     const float* scale = next<float>();
-    const int panels = (outputs + PANEL - 1) / PANEL, each = inputs / blocks;
-    int8_t* packed = arena_.take<int8_t>(int64_t(panels) * layer.padded * PANEL);
-    int32_t* start = arena_.take<int32_t>(panels * PANEL);
-    float* scales = arena_.take<float>(panels * PANEL);
+    const int whole = whole_panels(outputs), each = inputs / blocks;
+    int8_t* packed = arena_.take<int8_t>(int64_t(whole) * layer.padded);
+    int32_t* start = arena_.take<int32_t>(whole);
+    float* scales = arena_.take<float>(whole);
     const int32_t zero_point = int32_t(layer.range.zero_point);
     for (int i = 0; i < inputs; ++i) {  // reads the weights row by row, because most of the loading time is spent here
       const int8_t* row = weight + int64_t((i % blocks) * each + i / blocks) * outputs;
       for (int output = 0; output < outputs; ++output) {
-        int8_t* panel = packed + int64_t(output / PANEL) * layer.padded * PANEL;
-        panel[(i / GROUP * PANEL + output % PANEL) * GROUP + i % GROUP] = row[output];
+        int8_t* panel = packed + int64_t(output / panel_) * layer.padded * panel_;
+        panel[(i / GROUP * panel_ + output % panel_) * GROUP + i % GROUP] = row[output];
         start[output] -= zero_point * row[output];
       }
     }
     for (int output = 0; output < outputs; ++output) scales[output] = input_scale * scale[output];
     const float* bias = next<float>();
-    float* biases = arena_.take<float>(panels * PANEL);
+    float* biases = arena_.take<float>(whole);
     for (int output = 0; output < outputs; ++output) biases[output] = bias[output];
     layer.panels = packed;
     layer.start = start;
@@ -121,13 +121,13 @@ class Packer {
     layer.inputs = inner * outer;
     layer.outputs = outputs;
     const float* weight = next<float>();
-    const int panels = (outputs + PANEL - 1) / PANEL;
-    float* packed = arena_.take<float>(int64_t(panels) * layer.inputs * PANEL);
-    float* biases = arena_.take<float>(panels * PANEL);
+    const int whole = whole_panels(outputs);
+    float* packed = arena_.take<float>(int64_t(whole) * layer.inputs);
+    float* biases = arena_.take<float>(whole);
     for (int output = 0; output < outputs; ++output) {
       for (int i = 0; i < layer.inputs; ++i) {
         const int source = (i % inner) * outer + i / inner;
-        packed[(int64_t(output / PANEL) * layer.inputs + i) * PANEL + output % PANEL] =
+        packed[(int64_t(output / panel_) * layer.inputs + i) * panel_ + output % panel_] =
             weight[int64_t(output) * layer.inputs + source];
       }
     }
@@ -167,6 +167,9 @@ class Packer {
   float input_scale() const { return *ranges_; }
 
  private:
+  // The number of outputs, rounded up to whole panels.
+  int whole_panels(int outputs) const { return (outputs + panel_ - 1) / panel_ * panel_; }
+
   template <class T>
   const T* next() {
     return static_cast<const T*>(*tensors_++);
@@ -174,6 +177,7 @@ class Packer {
 
   const void* const* tensors_;
   const float* ranges_;
+  const int panel_;
   Arena& arena_;
 };
 
@@ -267,7 +271,7 @@ EXPORTED void* wenet_fusion_load(const int32_t* sizes, const void* const* tensor
                            &n.feed_forward, &n.kernel, &n.max_distance, &n.vocabulary, &n.top};
     for (int* field : fields) *field = *sizes++;
     loaded->kernels = families[family];
-    pack(*loaded, Packer(tensors, ranges, loaded->arena));
+    pack(*loaded, Packer(tensors, ranges, loaded->kernels->panel, loaded->arena));
     return loaded.release();
   } catch (const std::bad_alloc&) {
     return nullptr;

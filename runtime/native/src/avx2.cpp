@@ -16,11 +16,11 @@
 namespace {
 
 using wenet_fusion::GROUP;
-using wenet_fusion::PANEL;
 
-constexpr int ROWS = 4, PANELS = 1, CHUNK_ROWS = 64;  // see rows.hpp; a weight is loaded once for ROWS rows
-constexpr int AHEAD = 8192;                           // weights are prefetched this many bytes before they are used
-constexpr int GROUPS_AT_ONCE = 2;                     // groups per turn of the loop; `groups` is a multiple of this
+constexpr int PANEL = 16;                 // outputs of a panel
+constexpr int ROWS = 4, CHUNK_ROWS = 64;  // see rows.hpp; a weight is loaded once for ROWS rows
+constexpr int AHEAD = 8192;               // weights are prefetched this many bytes before they are used
+constexpr int GROUPS_AT_ONCE = 2;         // groups per turn of the loop; `groups` is a multiple of this
 
 // Adds the products of COUNT rows with `groups` groups of a panel to `tile` (COUNT, PANEL); see rows.hpp.
 template <int COUNT>
@@ -76,7 +76,7 @@ bool is_served() { return __builtin_cpu_supports("avx2") && __builtin_cpu_suppor
 #include "rows.hpp"
 #include "step.hpp"
 
-extern const wenet_fusion::Kernels avx2_kernels = {"avx2", is_served, run_step, run_products, multiply};
+extern const wenet_fusion::Kernels avx2_kernels = {"avx2", PANEL, is_served, run_step, run_products, multiply};
 
 #ifdef __clang__
 #pragma clang attribute pop

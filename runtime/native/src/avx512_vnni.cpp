@@ -18,34 +18,34 @@
 namespace {
 
 using wenet_fusion::GROUP;
-using wenet_fusion::PANEL;
 
-constexpr int ROWS = 8, PANELS = 2, CHUNK_ROWS = 16;  // see rows.hpp; 16 sums hide the latency of an addition
-constexpr int AHEAD = 8192;                           // weights are prefetched this many bytes before they are used
+constexpr int PANEL = 32;                 // outputs of a panel: two registers
+constexpr int ROWS = 8, CHUNK_ROWS = 16;  // see rows.hpp; 16 sums hide the latency of an addition
+constexpr int REGISTERS = PANEL / 16;     // of the sums of a row
+constexpr int AHEAD = 16384;              // weights are prefetched this many bytes before they are used
 
-// Adds the products of COUNT rows with `groups` groups of TOGETHER panels to `tile` (COUNT, PANEL); see rows.hpp.
-template <int COUNT, int TOGETHER>
-inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int64_t panel_bytes, int groups,
-                     int32_t* tile, int64_t tile_step) {
-  __m512i sums[COUNT][TOGETHER];
+// Adds the products of COUNT rows with `groups` groups of a panel to `tile` (COUNT, PANEL); see rows.hpp.
+template <int COUNT>
+inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, int32_t* tile) {
+  __m512i sums[COUNT][REGISTERS];
   for (int r = 0; r < COUNT; ++r)
-    for (int p = 0; p < TOGETHER; ++p) sums[r][p] = _mm512_load_si512(tile + p * tile_step + r * PANEL);
+    for (int i = 0; i < REGISTERS; ++i) sums[r][i] = _mm512_load_si512(tile + r * PANEL + 16 * i);
   for (int g = 0; g < groups; ++g) {
-    __m512i w[TOGETHER];
-    for (int p = 0; p < TOGETHER; ++p) {
-      const int8_t* weights = panel + p * panel_bytes + PANEL * GROUP * g;
-      _mm_prefetch(reinterpret_cast<const char*>(weights) + AHEAD, _MM_HINT_T0);
-      w[p] = _mm512_load_si512(weights);
+    __m512i weights[REGISTERS];
+    for (int i = 0; i < REGISTERS; ++i) {
+      const int8_t* from = panel + (g * REGISTERS + i) * 16 * GROUP;
+      _mm_prefetch(reinterpret_cast<const char*>(from) + AHEAD, _MM_HINT_T0);
+      weights[i] = _mm512_load_si512(from);
     }
     for (int r = 0; r < COUNT; ++r) {
       int32_t four;
       __builtin_memcpy(&four, rows_u8 + r * stride + GROUP * g, sizeof four);
       const __m512i x = _mm512_set1_epi32(four);
-      for (int p = 0; p < TOGETHER; ++p) sums[r][p] = _mm512_dpbusd_epi32(sums[r][p], x, w[p]);
+      for (int i = 0; i < REGISTERS; ++i) sums[r][i] = _mm512_dpbusd_epi32(sums[r][i], x, weights[i]);
     }
   }
   for (int r = 0; r < COUNT; ++r)
-    for (int p = 0; p < TOGETHER; ++p) _mm512_store_si512(tile + p * tile_step + r * PANEL, sums[r][p]);
+    for (int i = 0; i < REGISTERS; ++i) _mm512_store_si512(tile + r * PANEL + 16 * i, sums[r][i]);
 }
 
 // See Kernels::multiply.
@@ -74,7 +74,8 @@ bool is_served() {
 #include "rows.hpp"
 #include "step.hpp"
 
-extern const wenet_fusion::Kernels avx512_vnni_kernels = {"avx512_vnni", is_served, run_step, run_products, multiply};
+extern const wenet_fusion::Kernels avx512_vnni_kernels = {"avx512_vnni", PANEL,        is_served,
+                                                          run_step,      run_products, multiply};
 
 #ifdef __clang__
 #pragma clang attribute pop

@@ -18,8 +18,9 @@ namespace {
 
 using wenet_fusion::GROUP;
 
-constexpr int ROWS = 5, PANELS = 1, CHUNK_ROWS = 64;  // see rows.hpp; a weight is loaded once for ROWS rows
-constexpr int AHEAD = 8192;                           // weights are prefetched this many bytes before they are used
+constexpr int PANEL = 16;                 // outputs of a panel
+constexpr int ROWS = 5, CHUNK_ROWS = 64;  // see rows.hpp; a weight is loaded once for ROWS rows
+constexpr int AHEAD = 8192;               // weights are prefetched this many bytes before they are used
 
 // Adds the products of COUNT rows with `groups` groups of a panel to `tile` (COUNT, PANEL); see rows.hpp.
 template <int COUNT>
@@ -74,7 +75,7 @@ bool is_served() {
 #include "rows.hpp"
 #include "step.hpp"
 
-extern const wenet_fusion::Kernels avx_vnni_kernels = {"avx_vnni", is_served, run_step, run_products, multiply};
+extern const wenet_fusion::Kernels avx_vnni_kernels = {"avx_vnni", PANEL, is_served, run_step, run_products, multiply};
 
 #ifdef __clang__
 #pragma clang attribute pop

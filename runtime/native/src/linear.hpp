@@ -14,7 +14,6 @@ namespace {
 using wenet_fusion::ALIGNED;
 using wenet_fusion::GROUP;
 using wenet_fusion::Linear;
-using wenet_fusion::PANEL;
 using wenet_fusion::Product;
 using wenet_fusion::Range;
 
@@ -91,31 +90,29 @@ inline void quantise_rows(const float* x, int64_t rows, const Linear& layer, uin
 // Call use(row, first output, number of outputs, values) for every part of a linear layer's output.
 template <class Use>
 inline void products(const Linear& layer, const uint8_t* rows_u8, int64_t rows, Use use) {
-  alignas(64) int32_t tiles[PANELS * CHUNK_ROWS * PANEL];
+  alignas(64) int32_t tiles[CHUNK_ROWS * PANEL];
   const int panels = (layer.outputs + PANEL - 1) / PANEL;
-  const int64_t panel_bytes = int64_t(layer.padded) * PANEL;
   for (int64_t first = 0; first < rows; first += CHUNK_ROWS) {
     const int count = rows - first < CHUNK_ROWS ? int(rows - first) : CHUNK_ROWS;
     const Dots dots(count);
-    for (int panel = 0; panel < panels; panel += PANELS) {
-      const int together = panels - panel < PANELS ? panels - panel : PANELS;
-      for (int i = 0; i < together; ++i)
-        for (int r = 0; r < count; ++r)
-          std::memcpy(tiles + (i * CHUNK_ROWS + r) * PANEL, layer.start + (panel + i) * PANEL, sizeof(int32_t) * PANEL);
+    for (int panel = 0; panel < panels; ++panel) {
+      for (int r = 0; r < count; ++r)
+        std::memcpy(tiles + r * PANEL, layer.start + panel * PANEL, sizeof(int32_t) * PANEL);
+      const int8_t* weights = layer.panels + int64_t(panel) * layer.padded * PANEL;
       for (int start = 0; start < layer.padded; start += CHUNK_INPUTS) {
         const int inputs = layer.padded - start < CHUNK_INPUTS ? layer.padded - start : CHUNK_INPUTS;
-        const int8_t* weights = layer.panels + panel * panel_bytes + int64_t(start) * PANEL;
-        dots.add(rows_u8 + first * layer.padded + start, layer.padded, weights, panel_bytes, together, inputs / GROUP,
-                 tiles, CHUNK_ROWS * PANEL);
+        dots.add(rows_u8 + first * layer.padded + start, layer.padded, weights + int64_t(start) * PANEL, inputs / GROUP,
+                 tiles);
       }
-      for (int part = 0; part < together * PARTS; ++part) {
+      for (int part = 0; part < PARTS; ++part) {
         const int output = panel * PANEL + part * WIDE;
         if (output >= layer.outputs) break;
         const int outputs = layer.outputs - output < WIDE ? layer.outputs - output : WIDE;
-        const int32_t* sums = tiles + part / PARTS * CHUNK_ROWS * PANEL + part % PARTS * WIDE;
         const Wide scale = load<Wide>(layer.scale + output), bias = load<Wide>(layer.bias + output);
-        for (int r = 0; r < count; ++r)
-          use(first + r, output, outputs, to_floats(load_ints<Wide>(sums + r * PANEL)) * scale + bias);
+        for (int r = 0; r < count; ++r) {
+          const Wide sum = to_floats(load_ints<Wide>(tiles + r * PANEL + part * WIDE));
+          use(first + r, output, outputs, sum * scale + bias);
+        }
       }
     }
   }
@@ -151,7 +148,7 @@ template <bool RELU>
 inline void product(const Product& layer, const float* in, int64_t rows, int64_t row_step, int pieces,
                     int64_t piece_step, float* out, int64_t stride) {
   const int panels = (layer.outputs + PANEL - 1) / PANEL, length = layer.inputs / pieces;
-  constexpr int TOGETHER = 8 / PARTS;  // enough sums that additions to one do not wait for each other
+  constexpr int TOGETHER = WIDE == 16 ? 6 : 4;  // so many sums that additions to one do not wait for each other
   for (int panel = 0; panel < panels; ++panel) {
     const float* weights = layer.panels + int64_t(panel) * layer.inputs * PANEL;
     const float* bias = layer.bias + panel * PANEL;

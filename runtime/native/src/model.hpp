@@ -9,7 +9,6 @@
 
 namespace wenet_fusion {
 
-constexpr int PANEL = 16;    // outputs of a panel of packed weights
 constexpr int GROUP = 4;     // consecutive inputs whose weights for an output are adjacent in a panel
 constexpr int ALIGNED = 64;  // inputs and rows of quantised activations are padded to a multiple of this
 
@@ -24,7 +23,7 @@ struct Linear {
   int inputs, outputs;
   int padded;                 // inputs, rounded up to ALIGNED
   Range range;                // of the inputs
-  const int8_t* panels;       // (outputs / PANEL, padded / GROUP, PANEL, GROUP), zeros as padding
+  const int8_t* panels;       // (outputs / panel, padded / GROUP, panel, GROUP), zeros as padding
   const int32_t* start;       // (outputs,) -zero_point * sum of the weights, to which the products are added
   const float* scale;         // (outputs,) input scale * weight scale
   const float* bias;          // (outputs,)
@@ -33,8 +32,8 @@ struct Linear {
 // A product in float: (rows, inputs) x (inputs, outputs).
 struct Product {
   int inputs, outputs;
-  const float* panels;  // (outputs / PANEL, inputs, PANEL), zeros as padding
-  const float* bias;    // (outputs rounded up to PANEL,)
+  const float* panels;  // (outputs / panel, inputs, panel), zeros as padding
+  const float* bias;    // (outputs rounded up to `panel`,)
 };
 
 struct Depthwise {
@@ -96,6 +95,7 @@ struct Step {
 // The code for one family of processors.
 struct Kernels {
   const char* name;
+  int panel;  // outputs of a panel of packed weights
   bool (*is_served)();
   void (*run)(const Model&, const Step&);
   // For benchmarks: compute only a step's integer products, for `rows` frames of zeros. `memory` has products_bytes().

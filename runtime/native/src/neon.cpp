@@ -14,14 +14,15 @@
 
 namespace {
 
-constexpr int ROWS = 4, PANELS = 1, CHUNK_ROWS = 64;  // see rows.hpp
-constexpr int ROW_VECTORS = wenet_fusion::PANEL / 4;  // vectors per row of the tile
+constexpr int PANEL = 16;                 // outputs of a panel
+constexpr int ROWS = 4, CHUNK_ROWS = 64;  // see rows.hpp
+constexpr int ROW_VECTORS = PANEL / 4;    // vectors per row of the tile
 
 template <int COUNT>
 inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, int32_t* tile) {
   int32x4_t total[COUNT][ROW_VECTORS], weight_sum[ROW_VECTORS] = {};
   for (int r = 0; r < COUNT; ++r)
-    for (int p = 0; p < ROW_VECTORS; ++p) total[r][p] = vld1q_s32(tile + r * wenet_fusion::PANEL + 4 * p);
+    for (int p = 0; p < ROW_VECTORS; ++p) total[r][p] = vld1q_s32(tile + r * PANEL + 4 * p);
   const int8x16_t ones = vdupq_n_s8(1);
   for (int g = 0; g < groups; ++g) {
     int8x16_t weights[ROW_VECTORS];
@@ -38,7 +39,7 @@ inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel
   }
   for (int r = 0; r < COUNT; ++r)
     for (int p = 0; p < ROW_VECTORS; ++p)
-      vst1q_s32(tile + r * wenet_fusion::PANEL + 4 * p, vaddq_s32(total[r][p], vshlq_n_s32(weight_sum[p], 7)));
+      vst1q_s32(tile + r * PANEL + 4 * p, vaddq_s32(total[r][p], vshlq_n_s32(weight_sum[p], 7)));
 }
 
 int64_t multiply(int64_t turns) {
@@ -62,7 +63,7 @@ bool is_served() { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
 #include "rows.hpp"
 #include "step.hpp"
 
-extern const wenet_fusion::Kernels neon_kernels = {"neon", is_served, run_step, run_products, multiply};
+extern const wenet_fusion::Kernels neon_kernels = {"neon", PANEL, is_served, run_step, run_products, multiply};
 
 #ifdef __clang__
 #pragma clang attribute pop

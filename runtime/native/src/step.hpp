@@ -1,5 +1,5 @@
-// One step of the whole model, compiled once for each family of processors: a file of this folder defines `Dots`,
-// PANELS and CHUNK_ROWS (see rows.hpp), and perhaps the macros MULTIPLY_ADD and AVX512, and then includes this one.
+// One step of the whole model, compiled once for each family of processors: a file of this folder defines PANEL,
+// CHUNK_ROWS and `Dots` (see rows.hpp), and perhaps the macros MULTIPLY_ADD and AVX512, and then includes this one.
 // Everything else is shared.
 #pragma once
 
