@@ -141,6 +141,11 @@ def test_a_damaged_model_is_refused(model, utterances):
         align(damaged, utterances[:2])
 
 
+def test_an_empty_list_is_refused(model):
+    with pytest.raises(ValueError, match="^there is no utterance to align: give at least one$"):
+        align(model, [])
+
+
 def test_a_chunking_that_was_not_trained_is_refused_before_any_audio_is_read(model, utterances, monkeypatch):
     monkeypatch.setattr(forced_alignment, "read_batch", None)
     with pytest.raises(ValueError, match="chunk 5 with left context 2: the model was not trained for it"):

@@ -15,7 +15,7 @@ from wenet_fusion_runtime.results.timestamps import EmissionDelay
 _PROGRAM = "a program (TorchScript): load only files that you trust, and pin them with --require_sha256"
 _DATA = "data (ONNX graphs)"
 _KINDS = {TORCHSCRIPT: "TorchScript of wenet-fusion export", ONNX: "ONNX archive of wenet-fusion export"}
-MAX_ENTRIES = 8  # most entries of a table to print; of longer tables, only the number of entries is printed
+MAX_ENTRIES = 8  # largest table that is printed, in entries; of a larger table, only the number of entries is printed
 
 
 def add(commands: Commands) -> None:
@@ -24,12 +24,12 @@ def add(commands: Commands) -> None:
         commands,
         "info",
         _info,
-        "Describe a model file: kind, size, chunks, latency and more. Files of wenet-fusion export are described "
-        "without torch and onnxruntime. A model that WeNet's scripts exported is loaded, which runs the program in its "
-        "TorchScript file.",
+        "Describe a model file: kind, size, chunks, latency and more. The TorchScript and ONNX files of wenet-fusion "
+        "export for this runtime are described without torch and onnxruntime. A model in WeNet's or sherpa-onnx's "
+        "format is loaded; if it is TorchScript, loading it runs the program in the file.",
         ["final.zip", "exp/u2pp_conformer --units data/dict/lang_char.txt"],
     )
-    info.set_defaults(card=None)  # an installed model has one
+    info.set_defaults(card=None)  # path of the model card; set for an installed model only
 
 
 def _info(options: argparse.Namespace) -> int:

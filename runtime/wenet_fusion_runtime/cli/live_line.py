@@ -53,7 +53,7 @@ class LiveLine:
     """A line of one or more rows that is redrawn in place until `end` makes it final.
 
     A terminal that becomes narrower may wrap the drawn rows again. Then parts of the old line may stay above the new
-    one; a final line is never erased.
+    line, but a final line is never erased.
 
     >>> import sys
     >>> line = LiveLine(sys.stdout)
@@ -68,7 +68,7 @@ class LiveLine:
             os.system("")  # turns on escape sequences in Windows' console
 
     def draw(self, *pieces: Piece) -> None:
-        """Replace the line by these pieces; if it has more rows than the terminal, show only its end."""
+        """Replace the line by these pieces; if it would fill the terminal, show only its last rows."""
         columns, lines = self._size()
         new = rows(pieces, columns)[-max(1, lines - 1) :]
         if new != self._drawn:

@@ -91,16 +91,24 @@ def add(commands: Commands) -> None:
 
 
 def read_token(path: Path | None) -> str | None:
-    """Return the token in a file or, without a file, in the variable WENET_FUSION_TOKEN; None if there is no token.
+    """Return the token in a file or, without a file, in the variable WENET_FUSION_TOKEN, stripped of outer spaces.
+
+    Returns:
+        The token; None if there is no file, and the variable is not set or empty.
 
     Raises:
-        OSError, ValueError: the file cannot be read or is empty.
+        OSError: the file cannot be read.
+        ValueError: the file is empty, or the file or the variable has spaces and line ends only.
     """
     if path is None:
-        return os.environ.get(TOKEN_VARIABLE) or None
-    token = path.read_text(encoding="utf-8", errors="replace").strip()
+        text, source = os.environ.get(TOKEN_VARIABLE, ""), TOKEN_VARIABLE
+        if not text:
+            return None
+    else:
+        text, source = path.read_text(encoding="utf-8", errors="replace"), str(path)
+    token = text.strip()
     if not token:
-        raise ValueError(f"{path}: is empty, expected a token")
+        raise ValueError(f"{source}: is empty, expected a token")
     return token
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 _PORTS = {"http": 80, "https": 443}
-# Schemes of the origins of pages within apps, e.g. tauri://localhost; the app's framework or the browser chooses them.
+# Pages within apps and browser extensions have origins with these schemes, e.g. tauri://localhost. The framework of the
+# app, or the browser, chooses the scheme.
 _APP_SCHEMES = ("tauri", "capacitor", "ionic", "chrome-extension", "moz-extension", "safari-web-extension")
 _NO_ORIGIN = "null"  # sandboxed pages, files, and some apps
 
@@ -18,7 +19,8 @@ class Access:
     """The token, origins and host names that a server accepts.
 
     Raises:
-        ValueError: the token has spaces or non-ASCII characters, or an origin or a host name is invalid.
+        ValueError: the token is empty, or has spaces (even at its ends) or non-ASCII characters; or an origin or a host
+            name is invalid.
 
     >>> access = Access(token="s3cret", origins=("https://example.org",))
     >>> access.allows_token("Bearer s3cret", query=None), access.allows_token(None, query="wrong")
@@ -43,15 +45,19 @@ class Access:
         for host in self.hosts:
             if host != "*" and _hostname(host) != host.lower():
                 raise ValueError(f"'{host}' is not the name of a host, expected one such as speech.example.org")
-        if self.token is not None and (not self.token.isascii() or len(self.token.split()) != 1):
-            raise ValueError("the token must consist of ASCII characters without spaces")
+        if self.token is not None and (not self.token.isascii() or self.token.split() != [self.token]):
+            raise ValueError(
+                "the token must consist of ASCII characters without spaces, even at its ends: remove the spaces, or "
+                "choose another token"
+            )
 
     def allows_token(self, authorization: str | None, query: str | None) -> bool:
         """Return whether a request contains the token, or no token is needed.
 
         Args:
             authorization: header `Authorization` of the request.
-            query: parameter `token` of the request's query, used if the header has no bearer token.
+            query: the token of a WebSocket's subprotocol, or else the parameter `token` of the request's query; used if
+                the header has no bearer token.
         """
         if self.token is None:
             return True
@@ -62,9 +68,9 @@ class Access:
     def allows_host(self, host: str | None) -> bool:
         """Return whether clients may use a host name for the server.
 
-        A page can make its own host name resolve to the server's address (DNS rebinding); the header then has that
-        name. Addresses, names without a dot and names that end in .localhost are accepted: the DNS of the Internet
-        resolves none of them.
+        A page can make its own host name resolve to the server's address (DNS rebinding). The header `Host` then has
+        the page's host name. Addresses, names without a dot and names that end in .localhost are accepted: the DNS of
+        the Internet resolves none of them.
 
         Args:
             host: header `Host` of the request; None if it has none (browsers always send one).
@@ -84,8 +90,8 @@ class Access:
     def allows_origin(self, origin: str | None, host: str | None) -> bool:
         """Return whether a page may use the server.
 
-        The server's own page has the same host and port in both headers. Schemes are not compared, because a proxy may
-        speak https in front of a server that speaks http.
+        A request from the server's own page has the same host and port in `Origin` and `Host`. Schemes are not
+        compared, because a proxy may speak https in front of a server that speaks http.
 
         Args:
             origin: header `Origin` of the request; only browsers send it.

@@ -43,8 +43,8 @@ class BindOptions:
 def bind(options: BindOptions) -> list[socket.socket]:
     """Return bound sockets, one for each address of the host.
 
-    The sockets listen, because otherwise a second program could bind the same port. Sockets of a shared port do not
-    listen yet. Clients that connect before the server accepts connections wait.
+    The sockets listen already, because otherwise a second program could bind the same port; clients that connect now
+    wait until the server accepts connections. Only the sockets of a shared port (`reuse_port`) do not listen yet.
 
     Raises:
         OSError: an address cannot be bound.

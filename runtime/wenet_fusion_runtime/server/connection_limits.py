@@ -54,7 +54,8 @@ def available_connections(limits: Limits) -> int:
 
 
 class ConnectionLimiter:
-    """A protocol factory for asyncio: makes aiohttp's protocol, or above the limit one that replies with status 503.
+    """A protocol factory for asyncio. It makes aiohttp's protocol, or, above the limit, a protocol that replies with
+    status 503.
 
     Sockets are counted from accept to close, because asyncio reports a connection only after its TLS handshake, and
     does not report failed handshakes. Without a limit, asyncio would retry (and log) thousands of accepts per second

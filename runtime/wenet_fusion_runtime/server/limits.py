@@ -30,8 +30,8 @@ class Limits:
     progress_seconds: float = 120.0  # longest time without progress in decoding or recognising an upload
     address_sessions: int | None = None  # open sessions of one address; None: half of `sessions`
     decoders: int | None = None  # uploads whose decoders compute at the same time; None: one per core
-    frames_per_second: float = 500.0  # WebSocket frames, or HTTP requests, of one connection; further ones wait
-    bytes_per_second: float = 16.0 * 1024 * 1024  # bytes of one connection; further ones wait
+    frames_per_second: float = 500.0  # WebSocket frames or HTTP requests of one connection; the excess waits
+    bytes_per_second: float = 16.0 * 1024 * 1024  # bytes of one connection; the excess waits
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -96,3 +96,13 @@ def test_a_token_is_read_from_a_file_or_the_environment(tmp_path: Path, monkeypa
         read_token(tmp_path / "token")
     monkeypatch.setenv(TOKEN_VARIABLE, "")
     assert read_token(None) is None
+
+
+def test_spaces_around_a_token_do_not_belong_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable of spaces only is a mistake: without a token, everybody could use the server."""
+    (tmp_path / "token").write_text("  secret \r\n")
+    monkeypatch.setenv(TOKEN_VARIABLE, "  secret \r\n")
+    assert read_token(tmp_path / "token") == read_token(None) == "secret"
+    monkeypatch.setenv(TOKEN_VARIABLE, " \n")
+    with pytest.raises(ValueError, match=f"^{TOKEN_VARIABLE}: is empty, expected a token$"):
+        read_token(None)

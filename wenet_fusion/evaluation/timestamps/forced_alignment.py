@@ -117,8 +117,11 @@ def align(
     """Align utterances with their transcripts; list those that cannot be aligned, with the reasons.
 
     Raises:
-        ValueError: the model was not trained for the chunking, or no utterance could be aligned.
+        ValueError: there is no utterance; none could be aligned; or the model was not trained for the chunking. Every
+            model accepts full context.
     """
+    if not utterances:
+        raise ValueError("there is no utterance to align: give at least one")
     aligner = _Aligner(trained, options)
     found: dict[str, AlignedUtterance | Skip] = {}
     with progress_bar(None, len(utterances), "align", "utt") as bar:

@@ -1,6 +1,7 @@
 """The ONNX archive that our runtime runs on onnxruntime, without torch.
 
-Shapes: B rows, N samples, T encoder frames, C cached frames, S = C + T keys, U tokens.
+Shapes: B rows, T feature frames in inputs and encoder frames after subsampling, F mel bins, C cached frames,
+S = C + T keys.
 """
 
 import json
@@ -192,7 +193,7 @@ def _write_rescore(model: StreamingModel, path: Path, domains: Sequence[str]) ->
 
 
 class OneChunkEncoder(nn.Module):
-    """An encoder that takes one chunk of any size per call: all cached and new frames of the stream are visible.
+    """An encoder that takes one chunk of any size per call. All cached and new frames of the stream are visible.
 
     One graph serves all chunk sizes, so position biases are looked up, not precomputed.
 
@@ -213,7 +214,7 @@ class OneChunkEncoder(nn.Module):
         return self.encoder.init_state(batch, cache_frames)
 
     def forward(self, x_BTF: Tensor, lengths_B: Tensor, chunking: Chunking, state: EncoderState) -> EncoderOutput:
-        """Run one chunk (B, T, F); `chunking` is ignored."""
+        """Run one chunk of features; `chunking` is ignored."""
         frames, cached = x_BTF.size(1) // self.encoder.factor, self.encoder.cached_frames(state)
         key_BS = state.position.unsqueeze(1) + torch.arange(-cached, frames)
         visible_BS = (key_BS >= 0) & (key_BS < (state.position + lengths_B).unsqueeze(1))

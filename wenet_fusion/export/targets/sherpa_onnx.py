@@ -78,7 +78,7 @@ class SherpaOnnx(FeatureTarget):
         return operators(path)
 
     def finish(self, path: Path) -> None:
-        """Write tokens.txt, before the model is moved to its place, because a model without it is useless."""
+        """Write tokens.txt before the model is moved to its place: a model without tokens.txt is useless."""
         write_text(self._tokens(), unit_table(self.trained.tokenizer))
 
     def files(self) -> tuple[Path, ...]:

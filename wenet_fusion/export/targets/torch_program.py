@@ -189,6 +189,6 @@ class ProgramBackend:
 def program_model(loaded: LoadedProgram, reference: AcousticModel) -> AcousticModel:
     """Return a program with the runtime's interface; `reference` is the model that it came from."""
     default = (reference.meta.default_chunk, reference.meta.default_left)
-    # Its kind is ONNX because, like an ONNX graph, it takes one chunk per call.
+    # The kind is ONNX because, like an ONNX graph, a program takes one chunk per call.
     meta = replace(reference.meta, kind=ONNX, chunkings=(default,), decoder=False)
     return AcousticModel(ProgramBackend(loaded), meta)

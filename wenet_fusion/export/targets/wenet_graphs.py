@@ -1,8 +1,10 @@
 """The ONNX graphs that WeNet's and sherpa-onnx's runtimes run, and their metadata.
 
-Both runtimes pass features and two caches, in the same order; `WenetModel` describes how the caches hold our state.
+Both runtimes pass the same inputs in the same order: features, offset, required_cache_size, two caches and, if the
+graph has one, a mask. `WenetCaches` describes how the caches hold our state.
 
-Shapes: T feature frames, M encoder frames of a call, C cached frames, S = C + M keys, N hypotheses, U tokens.
+Shapes: T feature frames, M encoder frames of a call, C cached frames, S = C + M keys, N hypotheses, U tokens with sos,
+V vocabulary.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +19,7 @@ from wenet_fusion.model.asr_model import SOS_EOS
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.trained_model import TrainedModel, folded, look_up_biases
 
-EXAMPLE_FRAMES, EXAMPLE_CACHE = 14, 7  # no multiples of 4, so that the graph takes no size of the example as constant
+EXAMPLE_FRAMES, EXAMPLE_CACHE = 14, 7  # unequal T and C, see `write_onnx`; 14 feature frames end in an encoder frame
 
 
 def wenet_model(trained: TrainedModel) -> WenetModel:
@@ -30,8 +32,10 @@ def wenet_model(trained: TrainedModel) -> WenetModel:
 class MaskedEncoder(nn.Module):
     """The encoder with a cache of fixed length that starts full of zeros.
 
-    `offset` counts these zeros, so the chunk starts at the position offset - required_cache_size. Keys before the
-    stream's start are masked by their position and by the runtime's mask, which may be longer than the keys.
+    `offset` is the number of encoder frames before the chunk, including the zeros of the first cache. C equals
+    required_cache_size in every call, so the chunk starts at the position offset - required_cache_size. `att_mask`
+    (1, 1, S or more) is the runtime's mask: true for keys that the chunk may attend to. Keys at negative positions,
+    which come before the start of the stream, are masked in any case.
 
     Args:
         model: see `wenet_model`.
@@ -54,7 +58,7 @@ class MaskedEncoder(nn.Module):
         cnn_cache: Tensor,
         att_mask: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Run one chunk; see `WenetModel.forward_encoder_chunk`."""
+        """Run one chunk; the class explains `offset` and `att_mask`. The next caches are as long as the given ones."""
         start = (offset - required_cache_size).reshape(1)
         key_S = start + torch.arange(-att_cache.size(2), self.model.encoder_frames(chunk))
         visible_S = (key_S >= 0) & att_mask[0, 0, : key_S.size(0)]
@@ -79,8 +83,11 @@ class GrowingEncoder(nn.Module):
     def forward(
         self, chunk: Tensor, offset: Tensor, required_cache_size: Tensor, att_cache: Tensor, cnn_cache: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Run one chunk; see `WenetModel.forward_encoder_chunk`."""
-        # The encoder returns a cache as long as the one that it gets: masked keys in front make room for new keys.
+        """Run one chunk; see `WenetModel.forward_encoder_chunk`.
+
+        In the first call, att_cache has C = 0 frames, and cnn_cache holds zeros.
+        """
+        # The encoder returns a cache of the length that it gets. To let the cache grow, prepend masked keys.
         cached, frames = att_cache.size(2), self.model.encoder_frames(chunk)
         att_cache = torch.cat([self.model.caches.empty_attention(frames, chunk), att_cache], dim=2)
         key_S = torch.arange(-cached - frames, frames)
@@ -113,7 +120,7 @@ class EncoderWithCtc(nn.Module):
         cnn_cache: Tensor,
         att_mask: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Run one chunk; see `WenetModel.forward_encoder_chunk`."""
+        """Run one chunk with the inputs of `MaskedEncoder`. The first output is log-probabilities (1, M, V)."""
         out, att_cache, cnn_cache = self.encoder(chunk, offset, required_cache_size, att_cache, cnn_cache, att_mask)
         return self.model.ctc_activation(out), att_cache, cnn_cache
 
@@ -134,7 +141,7 @@ class Decoders(nn.Module):
         self.model = model
 
     def forward(self, hyps: Tensor, hyps_lens: Tensor, encoder_out: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the log-probabilities (N, U, V) of each next token, from both decoders."""
+        """Return the log-probabilities (N, U, V) of each next token, one tensor from each decoder."""
         return self.model.forward_attention_decoder(hyps, hyps_lens, encoder_out, 1.0)
 
 
@@ -152,7 +159,7 @@ def write_encoder(
         graph: the encoder.
         names: names of the inputs; the sixth, if there is one, is the mask.
         outputs: names of the outputs.
-        number_shape: shape of offset and required_cache_size.
+        number_shape: shape of the inputs offset and required_cache_size.
         path: the file.
         metadata: see `describe`.
 

@@ -1,4 +1,7 @@
-"""Cache the results of scanning large files, because each segment of a long recording opens the file again."""
+"""Cache what a scan of a large audio file found: its joined streams and their lengths.
+
+Each segment of a long recording opens the file again, and would scan it again.
+"""
 
 from __future__ import annotations
 

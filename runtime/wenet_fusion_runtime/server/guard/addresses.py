@@ -103,7 +103,7 @@ class Visitor:
     """
 
     address: str = ""  # result of `group`; "": the client has no limit of its own
-    seat: Seat | None = None  # None: there is no server around it, e.g. in a test
+    seat: Seat | None = None  # None: the connection has no seat, e.g. in a test
 
 
 class Sessions:

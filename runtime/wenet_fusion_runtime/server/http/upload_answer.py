@@ -1,4 +1,4 @@
-"""The interface of routes that read the options of an upload and write its response; the route `POST /transcribe`."""
+"""Protocols of upload routes, which read the options of an upload and write its response; the route of /transcribe."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Fields = Sequence[tuple[str, str]]  # names and values of a query and a form; a 
 
 
 class Transcript(NamedTuple):
-    """All results of an upload."""
+    """The text of an upload, and all its results."""
 
     text: str
     seconds: float  # length of the audio
@@ -49,14 +49,14 @@ class Answer(Protocol):
         """Return the last piece of a streamed response."""
 
     def whole(self, transcript: Transcript) -> web.Response:
-        """Return the complete response, if it is not streamed."""
+        """Return the complete response to an upload whose response is not streamed."""
 
 
 class UploadRoute(Protocol):
     """Reads the options of uploads, and writes their errors."""
 
     def read(self, fields: Fields) -> Answer:
-        """Return the answer for these options. It is called in a thread, because finding hot words may take long.
+        """Return the answer for these options. The server calls this in a thread, as finding hot words may take long.
 
         Raises:
             ClientError: an option is unknown or its value is invalid.
@@ -102,7 +102,7 @@ class TranscribeRoute:
 
 
 class _TranscribeAnswer:
-    """Writes JSON lines, JSON, text or subtitles."""
+    """Writes JSON lines, or one of FORMATS."""
 
     stream_type = "application/x-ndjson"
 
@@ -128,7 +128,7 @@ class _TranscribeAnswer:
 
 
 def written(output_format: str, transcript: Transcript) -> web.Response:
-    """Return a transcript in one of FORMATS as a response; NAME is the recording's name in it."""
+    """Return a response with the transcript in one of FORMATS, in which the recording is called NAME."""
     writer = make_writer(output_format, NAME, named=False)
     text = writer.begin() + "".join(map(writer.segment, transcript.results)) + writer.end(transcript.text)
     return web.Response(text=text, content_type=CONTENT_TYPES[FORMATS.index(output_format)], charset="utf-8")

@@ -22,8 +22,8 @@ class ClientEvent(NamedTuple):
 
     kind: str  # APPEND, COMMIT, CLEAR or UPDATE
     event_id: str | None = None
-    audio: bytes = b""  # of APPEND
-    session: Any = None  # of UPDATE
+    audio: bytes = b""  # audio of an APPEND
+    session: Any = None  # options of an UPDATE
 
 
 class BadEvent(Exception):

@@ -25,7 +25,7 @@ CLOSE_SECONDS = 5.0
 UPDATE_SECONDS = 0.5  # interval between two checks for new hot words
 MAX_REASON = 1000  # characters of a server's error message
 _FINAL_CODES = (1000, 1002, 1003, 1007, 1008, 1009)  # close codes after which another session would fail too
-_LATER_CODES = (1001, 1012, 1013)  # close codes after an error message: going away, restarting, too many sessions
+_LATER_CODES = (1001, 1012, 1013)  # close codes for "try again", which follow an error message
 
 
 class ServerResult(NamedTuple):

@@ -107,7 +107,7 @@ class SampleReader:
         return np.frombuffer(data, self._dtype, count).astype(self._dtype.newbyteorder("="), copy=False)
 
     def end(self) -> None:
-        """Judge the last bytes; see `read`."""
+        """Check audio that was too short for `read` to check. Raises: see `read`."""
         _told(self._check.end)
 
 
@@ -245,10 +245,10 @@ def _result_message(kind: str, nbest: list[dict[str, Any]], result: Result, opti
 
 
 def _tokens(hypothesis: Hypothesis, result: Result, meta: Meta) -> tuple[Token, ...]:
-    """Return the tokens of any hypothesis with timestamps, as if it were the best one.
+    """Return the tokens of any hypothesis of a result, with timestamps made like those of the best one.
 
-    The tokens cannot begin before the segment or the best hypothesis begins, whichever is earlier: a result does not
-    contain the end of the previous segment.
+    No token begins before the segment, or before the best hypothesis if that begins earlier: a result does not say
+    where the previous segment ended.
     """
     earliest = min([result.start_seconds, *(token.start_seconds for token in result.tokens[:1])])
     return make_tokens(hypothesis, meta, earliest, result.end_seconds)
