@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,32 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from support.native import vectors
-from support.native.random_fused import Fused, Reference, random_fused
-
-
-def stream(model: Any, audio: np.ndarray, chunks: Sequence[int], cached: int) -> list[Any]:
-    """Return the outputs of one or more streams (B, N), cut into chunks of these numbers of frames."""
-    return [output for output, _ in steps(model, audio, chunks, cached)]
-
-
-def steps(model: Any, audio: np.ndarray, chunks: Sequence[int], cached: int) -> list[tuple[Any, Any]]:
-    """Return output and state after each chunk; see `stream`."""
-    state, start, found = model.init_state(len(audio), cached), 0, []
-    for frames in chunks:
-        samples = audio[:, start : start + frames * model.sizes.frame_samples]
-        lengths = np.full(len(audio), samples.shape[1])
-        output, state = model.step(samples, lengths, cached, state)
-        found.append((output, state))
-        start += samples.shape[1]
-    return found
-
-
-def noise(model: Any, seed: int, streams: int, frames: int) -> np.ndarray:
-    return vectors.noise(model.sizes.frame_samples, seed, streams, frames)
-
-
-def load(kernels: ModuleType, model: Fused, family: str | None = None) -> Any:
-    return kernels.FusedModel(*model, family)
+from support.native.native_streams import fresh, load, noise, steps, stream, written
+from support.native.random_fused import Reference, random_fused
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -84,31 +59,6 @@ def test_a_stream_does_not_depend_on_its_batch(kernels: ModuleType, seed: int) -
                 assert np.array_equal(of_all[row : row + 1], own)
 
 
-def test_streams_at_other_positions_share_a_step(kernels: ModuleType) -> None:
-    model = load(kernels, random_fused(kernels, 300))
-    audio = noise(model, 1, 2, 8)
-    late, _ = model.step(audio[1:, : 4 * model.sizes.frame_samples], [4 * model.sizes.frame_samples], 8, fresh(model))
-    states, samples = [], []
-    for row, start in ((0, 4), (1, 0)):
-        state = fresh(model)
-        if start:
-            first = audio[row : row + 1, : start * model.sizes.frame_samples]
-            _, state = model.step(first, [first.shape[1]], 8, state)
-        states.append(state)
-        samples.append(audio[row, start * model.sizes.frame_samples :][: 4 * model.sizes.frame_samples])
-    output, _ = model.step(np.stack(samples), [len(samples[0])] * 2, 8, states[0] + states[1])
-    assert np.array_equal(output.encoded[1:], late.encoded)
-
-
-def written(state: Any) -> list[np.ndarray]:
-    """Return the arrays of a state; of its past, the newest block."""
-    return [part.memory for stream in state for part in (stream.rolling, *stream.past[-1:])]
-
-
-def fresh(model: Any) -> Any:
-    return model.init_state(1, 8)
-
-
 def test_the_end_of_a_stream_hides_the_samples_after_it(kernels: ModuleType) -> None:
     model = load(kernels, random_fused(kernels, 301))
     audio = noise(model, 2, 1, 6)
@@ -120,33 +70,6 @@ def test_the_end_of_a_stream_hides_the_samples_after_it(kernels: ModuleType) -> 
     assert first.frames.tolist() == [3]
     for one, other in zip(first, second):
         assert np.array_equal(one[:, :3], other[:, :3]) if one.ndim > 1 else np.array_equal(one, other)
-
-
-def test_a_state_is_a_value(kernels: ModuleType) -> None:
-    model = load(kernels, random_fused(kernels, 302))
-    audio, state = noise(model, 3, 1, 4), fresh(model)
-    _, state = model.step(audio, [audio.shape[1]], 8, state)
-    before = [part.copy() for part in written(state)]
-    once, _ = model.step(audio, [audio.shape[1]], 8, state)
-    assert all(np.array_equal(part, copy) for part, copy in zip(written(state), before))
-    for same in (state, copy.deepcopy(state)):
-        again, _ = model.step(audio, [audio.shape[1]], 8, same)
-        assert np.array_equal(once.encoded, again.encoded)
-
-
-def test_a_state_keeps_no_more_blocks_than_the_left_context_needs(kernels: ModuleType) -> None:
-    model = load(kernels, random_fused(kernels, 302))
-    frames = [
-        [block.memory.shape[3] for block in state[0].past]
-        for _, state in steps(model, noise(model, 3, 1, 17), [5, 4, 4, 3, 1], 8)
-    ]
-    assert frames == [[5], [5, 4], [4, 4], [4, 4, 3], [4, 3, 1]]
-
-
-def test_a_state_of_another_model_is_refused(kernels: ModuleType) -> None:
-    model, other = (load(kernels, random_fused(kernels, 306, max_distance=distance)) for distance in (3, 4))
-    with pytest.raises(ValueError, match="the state is not one of 1 streams of this model with 8 cached frames"):
-        model.step(noise(model, 1, 1, 1), [1], 8, fresh(other))
 
 
 def test_threads_share_a_model(kernels: ModuleType) -> None:

@@ -10,8 +10,9 @@ Shapes: B streams, N samples, T encoder frames, C cached frames, D width, K best
 'portable'
 """
 
-from wenet_fusion_kernels.fused_model import FusedModel, Output, State, chosen_family, families, is_measured, multiply
+from wenet_fusion_kernels.fused_model import FusedModel, Output, chosen_family, families, is_measured, multiply
 from wenet_fusion_kernels.sizes import Sizes, expected_ranges, expected_tensors
+from wenet_fusion_kernels.state import State
 
 __all__ = [
     "FusedModel",

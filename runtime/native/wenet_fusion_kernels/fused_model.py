@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from wenet_fusion_kernels.sizes import MOST, Expected, Sizes, expected_ranges, expected_tensors
+from wenet_fusion_kernels.state import Block, State, StreamState, newest
 
 MOST_BIAS = 1 << 30  # largest bias of the depthwise convolution, so that its sums fit into 32 bits
 WEIGHTS = (-64, 64)  # smallest and largest weight, so that AVX2 can add two products in 16 bits
@@ -112,37 +113,6 @@ def multiply(turns: int, family: str | None = None) -> int:
     """
     each: int = _LIBRARY.wenet_fusion_multiply(_index(chosen_family(family)), turns)
     return each * turns
-
-
-class Block:
-    """Numbers that a step of a stream wrote and that later steps only read.
-
-    Args:
-        memory: float32 array.
-    """
-
-    __slots__ = ("address", "memory")
-
-    def __init__(self, memory: np.ndarray) -> None:
-        self.memory = memory
-        self.address: int = memory.ctypes.data  # kept, because looking it up takes longer than passing it on
-
-    def __reduce__(self) -> tuple[type["Block"], tuple[np.ndarray]]:
-        return Block, (self.memory,)  # a copy has another address
-
-
-class StreamState(NamedTuple):
-    """The state of a stream. It is a value: no call changes it, and successive states share blocks."""
-
-    sizes: Sizes  # of the model
-    cached: int  # C
-    rolling: Block  # the front-end's last samples, and the past inputs of the convolutions
-    past: tuple[
-        Block, ...
-    ]  # keys and values of at least C frames, if there were so many: (layers, heads, 2, T, D / heads)
-
-
-State = tuple[StreamState, ...]  # of the B streams of a step
 
 
 class Output(NamedTuple):
@@ -247,13 +217,13 @@ class FusedModel:
             _addresses([each.rolling for each in state]), past, past_frames, _addresses(rolling), _addresses(written),
         )  # fmt: skip
         call = _Step(
-            batch, frames, cached, blocks, samples.ctypes.data, lengths.ctypes.data, *map(ctypes.addressof, arguments),
+            batch, frames, cached, blocks, samples.ctypes.data, lengths.ctypes.data, *(ctypes.addressof(each) for each in arguments),
             *(array.ctypes.data for array in (encoded, top_log_probs, top_ids, blank)), None,
         )  # fmt: skip
         if _LIBRARY.wenet_fusion_step(self._model, ctypes.byref(call)):
             raise MemoryError(f"a step of {batch} streams with {frames} frames does not fit into memory")
         after = tuple(
-            each._replace(rolling=memory, past=_newest((*each.past, block), cached))
+            each._replace(rolling=memory, past=newest((*each.past, block), cached))
             for each, memory, block in zip(state, rolling, written)
         )
         return Output(encoded, -(-lengths // n.frame_samples), top_log_probs, top_ids, blank), after
@@ -280,15 +250,6 @@ def _check_cached(cached: int) -> None:
 
 def _addresses(blocks: Sequence[Block]) -> ctypes.Array[ctypes.c_void_p]:
     return (ctypes.c_void_p * len(blocks))(*(block.address for block in blocks))
-
-
-def _newest(blocks: tuple[Block, ...], cached: int) -> tuple[Block, ...]:
-    """Return the last blocks, as many as have `cached` frames."""
-    frames, kept = 0, len(blocks)
-    while kept and frames < cached:
-        kept -= 1
-        frames += blocks[kept].memory.shape[3]
-    return blocks[kept:]
 
 
 def _checked(sizes: Sizes, tensors: Sequence[np.ndarray]) -> list[np.ndarray]:
