@@ -200,12 +200,6 @@ class FusedModel:
         _check_cached(cached)
         if len(state) != batch or any(each.sizes != n or each.cached != cached for each in state):
             raise ValueError(f"the state is not one of {batch} streams of this model with {cached} cached frames")
-        blocks = max(len(each.past) for each in state)
-        past = (ctypes.c_void_p * (batch * blocks))()
-        past_frames = (ctypes.c_int32 * (batch * blocks))()
-        for row, each in enumerate(state):
-            for index, block in enumerate(each.past, start=(row + 1) * blocks - len(each.past)):
-                past[index], past_frames[index] = block.address, block.memory.shape[3]
         rolling = [Block(np.empty(self._state_floats, np.float32)) for _ in state]
         shape = n.layers, n.heads, 2, frames, n.dim // n.heads
         written = [Block(np.empty(shape, np.float32)) for _ in state]
@@ -213,13 +207,16 @@ class FusedModel:
         top_log_probs = np.empty((batch, frames, n.top), np.float32)
         top_ids = np.empty((batch, frames, n.top), np.int64)
         blank = np.empty((batch, frames), np.float32)
-        arguments = (
-            _addresses([each.rolling for each in state]), past, past_frames, _addresses(rolling), _addresses(written),
-        )  # fmt: skip
+        past, past_frames = _past_blocks(state)
+        states = _addresses([each.rolling for each in state])
+        tables = (states, past, past_frames, _addresses(rolling), _addresses(written))
+        outputs = (encoded, top_log_probs, top_ids, blank)
         call = _Step(
-            batch, frames, cached, blocks, samples.ctypes.data, lengths.ctypes.data, *(ctypes.addressof(each) for each in arguments),
-            *(array.ctypes.data for array in (encoded, top_log_probs, top_ids, blank)), None,
-        )  # fmt: skip
+            *(batch, frames, cached, len(past) // batch),
+            *(array.ctypes.data for array in (samples, lengths)),
+            *(ctypes.addressof(table) for table in tables),
+            *(array.ctypes.data for array in outputs),
+        )
         if _LIBRARY.wenet_fusion_step(self._model, ctypes.byref(call)):
             raise MemoryError(f"a step of {batch} streams with {frames} frames does not fit into memory")
         after = tuple(
@@ -246,6 +243,19 @@ class FusedModel:
 def _check_cached(cached: int) -> None:
     if type(cached) is not int or not 0 <= cached <= MOST:
         raise ValueError(f"cached is {cached!r}, expected a whole number from 0 to {MOST}")
+
+
+def _past_blocks(state: State) -> tuple[ctypes.Array[ctypes.c_void_p], ctypes.Array[ctypes.c_int32]]:
+    """Return the addresses and the numbers of frames of the past blocks, (B, largest number of blocks of a stream).
+
+    The first entries of a stream with fewer blocks are zeros.
+    """
+    most = max(len(each.past) for each in state)
+    addresses, frames = (ctypes.c_void_p * (len(state) * most))(), (ctypes.c_int32 * (len(state) * most))()
+    for row, each in enumerate(state):
+        for index, block in enumerate(each.past, start=(row + 1) * most - len(each.past)):
+            addresses[index], frames[index] = block.address, block.memory.shape[3]
+    return addresses, frames
 
 
 def _addresses(blocks: Sequence[Block]) -> ctypes.Array[ctypes.c_void_p]:
