@@ -23,6 +23,7 @@ import torch
 from parts.benchmark_report import Goal, goals_table, this_run, write_report
 from parts.exported_files import write_int8_archive
 from parts.random_models import Shape, random_model
+from parts.runtime_calls import FirstText, first_text
 from parts.timing import Timing, by_turns
 from tqdm import tqdm
 from wenet_fusion_runtime import AcousticModel
@@ -46,6 +47,8 @@ LEAST_GAIN = {
 }  # fmt: skip
 LEAST_BATCH_GAIN, BATCH_STREAMS = 2.0, 16  # the goal for a batch, and its number of streams
 MOST_FLOOR_RATIO = 1.5  # goal: time of the products divided by the floor
+STARTS = 5  # new processes
+MOST_START_SECONDS, MOST_OTHER_MB = 0.5, 80.0  # goals: seconds to the first text; resident memory without the weights
 CALIBRATION_SECONDS = 8
 PRODUCTS, READ, MULTIPLY = "products", "read", "multiply"  # names of the timed functions of `Limits`
 READ_BYTES, MULTIPLY_ADDS = 256_000_000, 400_000_000  # in one call of READ and of MULTIPLY
@@ -129,11 +132,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             calls = {name: steps(model, shape, rng) for name, model in models.items()} | limits.calls(shape)
             times = by_turns(calls, rounds, args.timed, bar.update, shared=args.shared)
             measured.append(Measured(shape, limits.weights, times, limits.multiply_adds))
+        audio = noise.astype(np.float32)
+        started = {name: first_text(path, audio, 1 if args.quick else STARTS, name) for name in models}
     run = this_run(args.seed, os.getloadavg()[0])
-    text = "\n\n".join([f"# The native step ({family})", "\n".join(run.lines()), *tables(measured, family)])
+    text = "\n\n".join([f"# The native step ({family})", "\n".join(run.lines()), *tables(measured, family, started)])
     print(text)
     found = {each.shape.label: record(each) for each in measured}
-    write_report(args.output, f"native_step_{family}", text, {"run": run, "family": family, "steps": found})
+    starts = {name: each._asdict() for name, each in started.items()}
+    record_of_run = {"run": run, "family": family, "steps": found, "new processes": starts}
+    write_report(args.output, f"native_step_{family}", text, record_of_run)
     return 0
 
 
@@ -166,8 +173,8 @@ class Limits:
         }
 
 
-def tables(measured: Sequence[Measured], family: str) -> list[str]:
-    """Return the table that docs/performance.md quotes, the goals, and the table of the limits."""
+def tables(measured: Sequence[Measured], family: str, started: Mapping[str, FirstText]) -> list[str]:
+    """Return the table that docs/performance.md quotes, the goals, the limits, and the start of new processes."""
     head = ["chunk/left x streams", f"native ({family}), ms", "onnxruntime, ms", "gain"]
     rows = [
         [each.shape.label, *(f"{each.times[name].median:.2f}" for name in (NATIVE, ONNXRUNTIME)), f"{each.gain:.2f}"]
@@ -184,6 +191,11 @@ def tables(measured: Sequence[Measured], family: str) -> list[str]:
         ratio = each.times[PRODUCTS].median / each.floor
         what = f"{each.shape.label}: int8 products alone / floor"
         goals.append(Goal(what, MOST_FLOOR_RATIO, ratio, at_most=True))
+    native, weights_mb = started[NATIVE], measured[0].weights / 1e6
+    what = "native: seconds from a new process to its first text"
+    goals.append(Goal(what, MOST_START_SECONDS, native.seconds, at_most=True))
+    what = f"native: resident MB at the first text, without {weights_mb:.1f} MB of weights"
+    goals.append(Goal(what, MOST_OTHER_MB, native.resident_bytes / 1e6 - weights_mb, at_most=True))
     limits = [
         [
             each.shape.label, f"{each.read:.2f}", f"{each.multiply:.2f}", f"{each.times[PRODUCTS].median:.2f}",
@@ -201,6 +213,10 @@ def tables(measured: Sequence[Measured], family: str) -> list[str]:
         describe(measured, family),
         goals_table(goals),
         markdown_table(limits_head, limits),
+        markdown_table(
+            ["a new process", "seconds to its first text", "resident MB then"],
+            [[name, f"{each.seconds:.2f}", f"{each.resident_bytes / 1e6:.0f}"] for name, each in started.items()],
+        ),
     ]
 
 

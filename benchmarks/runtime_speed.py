@@ -19,7 +19,7 @@ from parts.runtime_calls import (
     HYPOTHESES,
     PARTS,
     confidence,
-    first_text_seconds,
+    first_text,
     rescoring_calls,
     steps_of,
     whole_calls,
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             whole[chunking] = measure(calls, settings, chunking_label(chunking))
         rescoring = measure(rescoring_calls(exported, sizes.chunkings[0], noise), settings, "rescoring")
         bar = tqdm(exported, desc="new processes", leave=False, disable=None)
-        first_text = {each.name: first_text_seconds(each.path, noise, starts) for each in bar}
+        started = {each.name: first_text(each.path, noise, starts).seconds for each in bar}
     run = this_run(settings.seed, os.getloadavg()[0])
 
     names = [each.name for each in exported]
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     goals = [goal for chunking, times in whole.items() for goal in whole_goals(times, names, chunking_label(chunking))]
     goals += [
         Goal(f"{name}: seconds from a new process to its first text", START_GOAL, found, at_most=True)
-        for name, found in first_text.items()
+        for name, found in started.items()
     ]
     text = "\n\n".join(
         [
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(text)
     tables = {chunking_label(chunking): times for chunking, times in whole.items()} | {"rescoring": rescoring}
     times = {title: {name: timing._asdict() for name, timing in found.items()} for title, found in tables.items()}
-    record = {"run": run, "goals": goals, "first_text_seconds": first_text, "times": times}
+    record = {"run": run, "goals": goals, "first_text_seconds": started, "times": times}
     write_report(settings.output, "runtime", text, record)
     return 0
 

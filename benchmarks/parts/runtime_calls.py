@@ -15,6 +15,7 @@ from parts.exported_files import ExportedFile
 from parts.random_models import Shape
 from wenet_fusion_runtime import AcousticModel, DecodingOptions, Recognizer
 from wenet_fusion_runtime.model.acoustic_model import StepScores
+from wenet_fusion_runtime.model.backends import AUTO
 from wenet_fusion_runtime.results.vocabulary import BLANK
 from wenet_fusion_runtime.search.modes import GREEDY, PREFIX_BEAM
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
@@ -116,30 +117,46 @@ def _all_scores(model: AcousticModel, chunking: Chunking, samples: np.ndarray) -
 _FIRST_TEXT = """
 import sys
 import numpy as np
-from wenet_fusion_runtime import Recognizer
-stream = Recognizer(sys.argv[1]).create_stream()
+import psutil
+from wenet_fusion_runtime import Recognizer, load_model
+stream = Recognizer(load_model(sys.argv[1], backend=sys.argv[3])).create_stream()
 for block in np.array_split(np.load(sys.argv[2]), 200):
     stream.accept_waveform(block)
     if stream.text:
         print(stream.text, flush=True)
+        print(psutil.Process().memory_info().rss)
         break
 """
 
 
-def first_text_seconds(path: Path, samples: np.ndarray, times: int) -> float:
-    """Return the median seconds from the start of a new process to its first text; audio is fed as fast as possible.
+class FirstText(NamedTuple):
+    """The start of a new process, until its first text."""
 
+    seconds: float
+    resident_bytes: int
+
+
+def first_text(path: Path, samples: np.ndarray, times: int, backend: str = AUTO) -> FirstText:
+    """Start new processes that feed audio as fast as possible; return the medians of their times and of their memory.
+
+    Args:
+        path: the exported file.
+        samples: the audio.
+        times: number of processes.
+        backend: see `load_model`.
     Raises:
         ValueError: there was no text.
     """
-    audio, found = path.with_suffix(".npy"), []
+    audio, seconds, resident = path.with_suffix(".npy"), [], []
     np.save(audio, samples)
-    command = [sys.executable, "-c", _FIRST_TEXT, str(path), str(audio)]
+    command = [sys.executable, "-c", _FIRST_TEXT, str(path), str(audio), backend]
     for _ in range(times):
         start = time.perf_counter()
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
             text = process.stdout.readline()
-            found.append(time.perf_counter() - start)
+            seconds.append(time.perf_counter() - start)
+            memory = process.stdout.read()
         if not text.strip() or process.returncode:
             raise ValueError(f"{path} gave no text of {len(samples)} samples of noise")
-    return statistics.median(found)
+        resident.append(int(memory))
+    return FirstText(statistics.median(seconds), int(statistics.median(resident)))

@@ -228,14 +228,14 @@ def test_a_step_of_the_gpu_benchmark_stays_on_its_device() -> None:
 
 def test_the_runtime_benchmark_reports_what_it_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Path] = []
-    real = runtime_calls.first_text_seconds
+    real = runtime_calls.first_text
 
-    def once(path: Path, samples: np.ndarray, times: int) -> float:
+    def once(path: Path, samples: np.ndarray, times: int) -> runtime_calls.FirstText:
         """Start a process for one file only, because a process with torch takes seconds to start."""
         started.append(path)
-        return real(path, samples, 1) if path.name == "encoder.archive" else 1.0
+        return real(path, samples, 1) if path.name == "encoder.archive" else runtime_calls.FirstText(1.0, 1)
 
-    monkeypatch.setattr(runtime_benchmark, "first_text_seconds", once)
+    monkeypatch.setattr(runtime_benchmark, "first_text", once)
     assert runtime_benchmark.main(["--quick", "--timed", "1", "--output", str(tmp_path)]) == 0
     record = json.loads((tmp_path / "runtime.json").read_text(encoding="utf-8"))
     assert len(started) == 6 and 0 < record["first_text_seconds"]["onnxruntime float32"] < 60
@@ -279,7 +279,7 @@ def test_steps_that_fill_the_context_are_not_profiled() -> None:
 def test_no_text_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "model.zip").write_bytes(b"")
     with pytest.raises(ValueError, match="model.zip gave no text"):
-        runtime_calls.first_text_seconds(tmp_path / "model.zip", np.zeros(1600, np.float32), 1)
+        runtime_calls.first_text(tmp_path / "model.zip", np.zeros(1600, np.float32), 1)
 
 
 def test_impossible_options_are_refused(tmp_path: Path) -> None:
