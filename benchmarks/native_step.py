@@ -126,14 +126,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_int8_archive(trained, noise.astype(np.float32), path)
         models = {name: load_model(path, backend=name) for name in (NATIVE, ONNXRUNTIME)}
         limits = Limits(path)
+        audio = noise.astype(np.float32)
+        started = {name: first_text(path, audio, 1 if args.quick else STARTS, name) for name in models}
     measured = []
     with tqdm(total=len(shapes) * (len(models) + 3) * rounds, unit="turn", leave=False, disable=None) as bar:
         for shape in shapes:
             calls = {name: steps(model, shape, rng) for name, model in models.items()} | limits.calls(shape)
             times = by_turns(calls, rounds, args.timed, bar.update, shared=args.shared)
             measured.append(Measured(shape, limits.weights, times, limits.multiply_adds))
-        audio = noise.astype(np.float32)
-        started = {name: first_text(path, audio, 1 if args.quick else STARTS, name) for name in models}
     run = this_run(args.seed, os.getloadavg()[0])
     text = "\n\n".join([f"# The native step ({family})", "\n".join(run.lines()), *tables(measured, family, started)])
     print(text)
