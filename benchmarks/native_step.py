@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Compare the time of the native step with onnxruntime and with the limits of the machine, on one int8 archive with
-random weights.
+random weights and the peaked posteriors of a trained model.
 
 A step maps samples and state to the best tokens and the next state: front-end, encoder and CTC head. The floor of a
 step is a lower bound of its time: the time to read its int8 weights once from memory, or to do its int8 multiply-adds
 at the peak rate of the instructions in use, whichever is longer. Steps and limits are timed by turns in one process
-with one thread. Needs wenet-fusion-kernels. Writes native_step_FAMILY.md and .json, named
-after the family of processors whose code ran.
+with one thread. The start of a new process is timed too. Needs wenet-fusion-kernels. Writes native_step_FAMILY.md and
+.json, named after the family of processors whose code ran.
 """
 
 import argparse
@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from parts.benchmark_report import Goal, goals_table, this_run, write_report
 from parts.exported_files import write_int8_archive
-from parts.random_models import Shape, random_model
+from parts.random_models import Shape, random_model, sharpen
 from parts.runtime_calls import FirstText, first_text
+from parts.speed_setup import BLANK_SHARE, SHARPNESS
 from parts.timing import Timing, by_turns
 from tqdm import tqdm
 from wenet_fusion_runtime import AcousticModel
@@ -122,12 +123,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "int8.zip"
         trained = random_model(config, CHUNKINGS, vocabulary, args.seed)
-        noise = rng.normal(0, 0.1, CALIBRATION_SECONDS * trained.config.model.frontend.sample_rate)
-        write_int8_archive(trained, noise.astype(np.float32), path)
+        count = CALIBRATION_SECONDS * trained.config.model.frontend.sample_rate
+        noise = rng.normal(0, 0.1, count).astype(np.float32)
+        sharpen(trained, torch.from_numpy(noise), BLANK_SHARE, SHARPNESS)
+        write_int8_archive(trained, noise, path)
         models = {name: load_model(path, backend=name) for name in (NATIVE, ONNXRUNTIME)}
         limits = Limits(path)
-        audio = noise.astype(np.float32)
-        started = {name: first_text(path, audio, 1 if args.quick else STARTS, name) for name in models}
+        started = {name: first_text(path, noise, 1 if args.quick else STARTS, name) for name in models}
     measured = []
     with tqdm(total=len(shapes) * (len(models) + 3) * rounds, unit="turn", leave=False, disable=None) as bar:
         for shape in shapes:
