@@ -131,7 +131,7 @@ def replacing_set(folder: str | Path, names: Sequence[str]) -> Iterator[Path]:
     If the block raises, `folder` stays as it is. Files of other names in `folder` always stay.
 
     Readers must use the set only if its first file exists: that file is removed first and put in place last. If the
-    process is killed, `folder` holds the old set, the whole new set, or a set without its first file, never a mixture;
+    process is killed, `folder` holds the old set, the whole new set, or old and new files without the first one;
     in the last case, the next write first restores the old set.
 
     Args:
@@ -187,7 +187,7 @@ def append_whole(file: io.FileIO, data: bytes) -> None:
 
 
 def hold_lock(path: Path, message: str) -> io.FileIO:
-    """Lock a file until this process ends, even if it is killed; child processes do not inherit the lock.
+    """Lock a file until this process ends or is killed; child processes do not inherit the lock.
 
     Args:
         path: created if it is missing; holds the process ID afterwards.
@@ -225,7 +225,7 @@ def link_or_copy(path: Path, other: Path) -> None:
 
 
 def list_problems(problems: Sequence[str]) -> str:
-    """Return the first MAX_SHOWN problems, one per line; if there are more, a last line with their total number.
+    """Return the first MAX_SHOWN problems, one per line; if there are more, a last line with the number of all.
 
     >>> print(list_problems(["a.wav: is empty", "b.wav: is empty"]))
     a.wav: is empty

@@ -50,7 +50,8 @@ _INTEGERS: dict[str, Callable[[bytes], np.ndarray]] = {
 _LOUD = 0.2 * 32768  # RMS from which samples are suspicious
 _SMOOTH, _SMOOTHER = 0.6, 0.25  # least correlation of neighbouring samples in audio; least gain by the right type
 _FEWEST_VALUES = 64  # least number of different values in recorded audio; a signal with fewer is generated
-_EXTREME, _EXTREME_SHARE, _OFFSET = 0.9 * 32768, 0.3, 0.15 * 32768  # limits that pairs of 8-bit samples exceed
+# 8-bit samples, read as pairs: more than this share of the pairs is beyond _EXTREME, or their mean is beyond _OFFSET.
+_EXTREME, _EXTREME_SHARE, _OFFSET = 0.9 * 32768, 0.3, 0.15 * 32768
 _AUDIBLE, _LOPSIDED = 100.0, 50.0  # least RMS of every other sample, and least ratio to the RMS of the rest
 _QUIETER = 0.5  # largest ratio of the RMS in the right type to the RMS as 16-bit samples
 _FLOAT_RANGE, _FLOAT_SHARE = (1e-7, 4e4), 0.97  # magnitudes of float samples; least share of values within them

@@ -25,7 +25,7 @@ POLL_SECONDS = 0.1
 class PcmPipe:
     """A `LiveAudio` that reads a pipe within the `with` block: raw signed little-endian 16-bit samples, or WAV.
 
-    WAV samples may have any width; blocks have 16 bits. The pipe is read only as fast as the audio is recognised, so no
+    WAV samples may have any width; blocks hold int16. The pipe is read only as fast as the audio is recognised, so no
     audio is lost; an incomplete sample at the end is ignored.
 
     Args:

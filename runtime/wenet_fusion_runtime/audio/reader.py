@@ -24,8 +24,8 @@ class AudioReader:
     Speex and more with the extra `media`.
 
     The format is detected from the contents, not from the name. A file is read completely, even if it contains several
-    streams or its header lacks the length; if that fails, an error is raised. Truncated audio is detected if the format
-    states the length and the decoder checks it (WAV, FLAC, AIFF, MP4, ...); see docs/audio.md.
+    streams or its header lacks the length; a file that cannot be read completely raises an error. Truncated audio is
+    detected if the format states the length and the decoder checks it (WAV, FLAC, AIFF, MP4, ...); see docs/audio.md.
 
     Args:
         source: path, or an open binary file. From a file that cannot seek (a pipe), uncompressed WAV is decoded as it
@@ -35,7 +35,7 @@ class AudioReader:
             raises an error if the channels cancel each other.
     Raises:
         OSError: the path is missing or a directory.
-        ValueError: the file is empty or not audio, or its format needs the extra.
+        ValueError: the file is empty or not audio, or its format needs the extra `media`.
 
     >>> import io, soundfile
     >>> file = io.BytesIO()
@@ -166,7 +166,7 @@ def load_audio(
         end: seconds at which to end; None is the end of the file.
         name: see `AudioReader`.
         channel: see `AudioReader`.
-        longest: limit of the result's length, seconds; beyond it, at most 10 s are decoded before ValueError is raised.
+        longest: limit of the result's length, seconds. If it is exceeded, ValueError comes after at most 10 s more.
     Returns:
         (n,) float32 mono.
     Raises:

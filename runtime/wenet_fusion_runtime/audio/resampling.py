@@ -103,7 +103,7 @@ class ChannelMixer:
 class Resampler:
     """Convert the sample rate of a stream with soxr, quality HQ. The output does not depend on how the input is cut.
 
-    soxr holds back up to 0.16 s of audio (from 48 kHz to 8 kHz) until more input or the end arrives.
+    soxr holds back some audio until more input or the end arrives, e.g. 0.16 s from 48 kHz to 8 kHz.
 
     Args:
         source_rate: Hz.

@@ -10,8 +10,8 @@ from wenet_fusion_runtime.audio.sample_formats import check_format, is_plain
 
 SIZE_UNKNOWN = 0x7FFF0000  # bytes; programs that write WAV to a pipe state a size of 0 or about 2 or 4 GiB
 MAGIC = (b"RIFF", b"RF64", b"BW64")
-_EXTENSIBLE = 0xFFFE
-_SIZE_IN_DS64 = 0xFFFFFFFF
+_EXTENSIBLE = 0xFFFE  # a format tag: the real one is further on in the chunk
+_SIZE_IN_DS64 = 0xFFFFFFFF  # a stated size: the real one, in 64 bits, is in the chunk ds64
 MOST_CHUNKS = 1000  # most chunks before or after the samples; programs write up to about twenty
 _PIECE = 1 << 16  # bytes of a chunk that are read at once
 

@@ -103,8 +103,8 @@ class AcousticModel:
         self.backend = backend
         self.meta = meta
         self._conformance = Conformance(meta, source)
-        # ONNX graphs and WeNet's scripts take one chunk per call. The scales of dynamic int8 depend on the block, so
-        # offline blocks must be those of a stream.
+        # ONNX graphs and WeNet's TorchScript take one chunk per call. The scales of dynamic int8 depend on the block,
+        # so offline decoding must use the blocks of a stream.
         self._chunk_by_chunk = meta.kind != TORCHSCRIPT or meta.precision == DYNAMIC
 
     def init_state(self, batch: int, chunk: int, left: int) -> Any:
@@ -128,8 +128,8 @@ class AcousticModel:
         Args:
             samples: (B, N) at the model's rate, clipped to [-1, 1]; N is a multiple of `meta.frame_samples`, plus
                 `meta.lookahead_samples`.
-            lengths: number of valid samples of each row, look-ahead not counted. Samples of a row after its length are
-                ignored.
+            lengths: number of valid samples of each row, look-ahead not counted. If a row ends before the look-ahead,
+                all samples after its length are ignored.
             chunk: as given to `init_state`.
             left: as given to `init_state`.
             state: from `init_state`, or from the previous step.

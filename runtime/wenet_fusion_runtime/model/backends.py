@@ -40,7 +40,7 @@ def choose_backend(path: Path, meta: Meta, name: str, threads: int = 1) -> str:
         path: the file.
         meta: its metadata.
         name: one of BACKENDS; AUTO takes NATIVE if the file allows it, wenet-fusion-kernels is installed and was
-            measured to be faster on this kind of processor, and one thread is wanted.
+            measured to be faster on this kind of processor, and one thread is wanted; else ONNXRUNTIME or TORCH.
         threads: number of threads of a call; the native step has one.
     Raises:
         ValueError: the file is not for this backend.
@@ -64,7 +64,9 @@ def choose_backend(path: Path, meta: Meta, name: str, threads: int = 1) -> str:
 
 
 def describe_backend(path: Path, meta: Meta, name: str) -> str:
-    """Return the name of the backend that runs a model on this machine, with its quantized engine, for `info`.
+    """Return what the command `info` prints about the backend that runs a model on this machine.
+
+    The text names the processor family of the native step, or the quantized engine of torch.
 
     Args:
         path: the model's file.

@@ -15,7 +15,7 @@ from wenet_fusion_runtime.model.metadata import KINDS, Meta
 
 MEMORY = "the model in memory"  # named in messages as the source of a model that was not loaded from a file
 _REASON = 200  # characters of a backend's message
-_IN_SCRIPT = "The following operation failed in the TorchScript interpreter."  # torch names the cause in its last line
+_IN_SCRIPT = "The following operation failed in the TorchScript interpreter."  # torch's last line names the cause
 
 
 class ModelFault(ValueError):
@@ -70,9 +70,9 @@ it (the input tensor cannot be reshaped); export the model again
         try:
             yield
         except Exception as error:  # torch's and onnxruntime's errors have no common base class
-            is_ours = isinstance(error, Mismatch)
-            is_other = isinstance(error, (ValueError, ImportError)) or is_out_of_memory(error)
-            if not is_ours and (self._source is None or is_other):
+            is_mismatch = isinstance(error, Mismatch)
+            is_not_from_file = isinstance(error, (ValueError, ImportError)) or is_out_of_memory(error)
+            if not is_mismatch and (self._source is None or is_not_from_file):
                 raise
             is_own = self._meta is None or self._meta.kind in KINDS
             contract = "as its meta.json describes it" if is_own else "as WeNet's runtimes run it"
@@ -106,7 +106,7 @@ it (the input tensor cannot be reshaped); export the model again
         if (lengths != expected).any():
             raise Mismatch("lengths", lengths.tolist(), expected.tolist())
         if not 1 <= tops <= size or ids.min() < 0 or ids.max() >= size:
-            raise Mismatch("ids", f"0 to {ids.max(initial=0)}", f"tokens of the {size} units")
+            raise Mismatch("ids", f"{ids.min(initial=0)} to {ids.max(initial=0)}", f"tokens of the {size} units")
         wrong = np.isnan(blank) | np.isnan(log_probs).any(2)
         if wrong.any() and wrong[np.arange(frames) < lengths[:, None]].any():
             raise self._not_a_number()

@@ -27,7 +27,7 @@ _ONNX_STARTS = (b"\x12", b"\x3a")  # the byte after an ONNX model's version: a p
 
 
 def read_meta(path: str | Path, units: str | Path | None = None) -> Meta:
-    """Read the metadata of an exported file. Only a WeNet model is loaded for this, which needs torch or onnxruntime.
+    """Read the metadata of an exported file. Only WeNet's models are loaded for this, with torch or onnxruntime.
 
     Args:
         path: see `load_model`.
@@ -86,7 +86,7 @@ def load_model(
             installed and was measured to be faster on this kind of processor, else the backend of the file's format.
     Raises:
         OSError: the path is missing, a directory without a model, or unreadable.
-        ValueError: the file is not an exported model or damaged, the installed torch or onnxruntime cannot run it, or
+        ValueError: the file is damaged or not an exported model, the installed torch or onnxruntime cannot run it, or
             it is not for `backend`; the message says what it is.
         ImportError: a package that the file needs (torch, onnxruntime, kaldi-native-fbank) is not installed.
     """

@@ -2,7 +2,7 @@
 
 An archive is a zip with meta.json, step.onnx, and rescore.onnx if the model has an attention decoder. step.onnx runs
 one chunk: inputs `samples` (B, N), `lengths` (B,), `state_0`, `state_1`, ...; outputs in the order of `StepScores`,
-then the next state. All cached frames are visible, so the graph has no inputs for chunk and left context.
+then the next state. A chunk attends to all cached frames, so the graph has no inputs for chunk and left context.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ def load_torchscript(path: Path, meta: Meta) -> TorchBackend:
             f"this machine has {', '.join(engines)}; export with --precision float32, or with --format onnx for "
             "onnxruntime"
         )
-    with zipfile.ZipFile(path) as archive:  # torch.jit.load does not check
+    with zipfile.ZipFile(path) as archive:  # torch.jit.load does not verify checksums
         if damaged := archive.testzip():
             raise ValueError(
                 f"{path}: the checksum of {damaged} is wrong: the file is damaged; copy or export it again"

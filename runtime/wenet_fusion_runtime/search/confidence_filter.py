@@ -13,8 +13,8 @@ from wenet_fusion_runtime.search.search_protocol import ScoredSearch, Search
 class ConfidenceFilter:
     """A search whose segment has no text if the confidence of its text is below a threshold.
 
-    The confidence of a text of n tokens is the sum of their confidences divided by n + 1. It is thus lower for short
-    texts, because what a model finds in other speech is often a single word.
+    The confidence of a text of n tokens is the sum of their confidences divided by n + 1. Dividing by n + 1 lowers
+    it for short texts, because the text found in noise or other languages is often a single word.
 
     Only the closed segment is judged: an open one shows its text. No token is final before the segment closes, because
     the whole text may still be rejected.

@@ -18,7 +18,7 @@ from wenet_fusion_runtime.search.spelling import BOUNDARY, Spelled, Spelling
 # node * _SPAN + symbol is the key of an edge: one number is smaller and faster than a pair.
 _SPAN = 0x110000
 _ROOT = 0
-KNOWN_MOVES = 1 << 16
+KNOWN_MOVES = 1 << 16  # moves in the cache of each graph
 
 
 # Nats of the complete phrases, and the state of each graph. A plain tuple: the search makes one per prefix and token.
@@ -126,8 +126,8 @@ class HotWordGraph:
     It finds every occurrence of every phrase, overlapping ones too, in a text that arrives token by token. The score of
     a text is the sum of the boosts of these occurrences. An incomplete phrase earns a share in proportion to its
     letters so far, and loses it if the text continues differently; of several incomplete phrases the largest share
-    counts, and a negative boost earns none. Phrases match whole words: in a vocabulary with word boundaries, a phrase
-    is complete when the next word begins or the text ends.
+    counts, and a negative boost earns no share. Phrases match whole words: in a vocabulary with word boundaries, a
+    phrase is complete when the next word begins or the text ends.
 
     Args:
         boosts: nats per token of each phrase's shortest spelling.
@@ -152,7 +152,7 @@ class HotWordGraph:
         self._completed = [0.0]  # boosts of the phrases that end there
         self._share = [0.0]  # nats that incomplete phrases have earned
         self._after_boundary = [False]  # whether the last symbol is BOUNDARY
-        self._fall_back = [_ROOT]  # the node of the longest proper suffix of its text that begins a phrase
+        self._fall_back = [_ROOT]  # the node of the longest proper suffix of this node's text that begins a phrase
         levels: list[list[_Edge]] = []  # by depth
         # The prefixes of a beam are in few states and try the same tokens in each frame, so the cache holds most moves.
         self.advance = functools.lru_cache(KNOWN_MOVES)(self._advance)

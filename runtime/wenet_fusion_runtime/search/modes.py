@@ -102,6 +102,6 @@ MODES = tuple(SEARCH_MODES)  # the search modes that commands, streams and serve
 
 
 def make_search(mode: str, setup: SearchSetup) -> Search:
-    """Return the search of a mode for one segment, which rejects doubtful text if the options have a threshold."""
+    """Return the search of a mode for one segment; a confidence threshold above 0 makes it reject doubtful text."""
     search, threshold = SEARCH_MODES[mode].make(setup), setup.options.confidence_threshold
     return ConfidenceFilter(search, threshold) if threshold > 0 else search

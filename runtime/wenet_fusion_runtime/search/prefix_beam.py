@@ -19,11 +19,11 @@ _NO_TOKEN = -1
 
 
 class PrefixBeamSearch:
-    """CTC prefix beam search in log space: sum the alignments of each prefix, keep the `beam_size` best prefixes.
+    """CTC prefix beam search in log space: sum the alignment probabilities of each prefix, keep the `beam_size` best.
 
     The sums are exact for the prefixes and tokens that are not pruned. The search also keeps the best alignment of each
     prefix, which gives the frames of its tokens. Ties are broken by position, so results are reproducible. A frame in
-    which only blank is considered does not change the order of the prefixes and costs one addition.
+    which only blank is considered keeps the order of the prefixes; each further one in a row costs one addition.
 
     Args:
         beam_size: prefixes kept after each frame.

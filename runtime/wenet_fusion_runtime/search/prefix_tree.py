@@ -27,7 +27,7 @@ OUTSIDE: Sums = (-math.inf, -math.inf, -math.inf, -math.inf, -math.inf, None, No
 class Prefix:
     """A token sequence as a node linked to the sequence without its last token.
 
-    Each sequence has one node: the parent keeps its children, even while it is outside the beam. Only children that
+    Each sequence has one node: a parent keeps its children, even those outside the beam now. Only children that
     entered the beam are kept, so a frame adds at most beam_size nodes.
 
     Args:

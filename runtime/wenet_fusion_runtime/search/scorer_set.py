@@ -131,7 +131,7 @@ class ScorerSet:
         return float(weights @ ends / weights.sum())
 
     def scored(self, hypothesis: Hypothesis, score: PrefixScore, is_final: bool) -> Hypothesis:
-        """Return the hypothesis with each scorer's score in its field, and their sum with the CTC score in `score`.
+        """Return the hypothesis with each scorer's score in its field, and the CTC score plus their sum in `score`.
 
         Args:
             hypothesis: a hypothesis with CTC scores only.

@@ -14,8 +14,8 @@ from wenet_fusion_runtime.search.scorer_set import ScorerSet
 class Search(Protocol):
     """Decode one segment, frame after frame.
 
-    A search processes one frame at a time, so the hypotheses do not depend on how frames are divided among calls, bit
-    for bit; offline decoding is one `advance`. `modes.py` lists the searches that users can choose.
+    A search processes one frame at a time, so the hypotheses are the same, bit for bit, however the frames are divided
+    among calls. `modes.py` lists the searches that users can choose.
     """
 
     def advance(self, scores: FrameScores, encoder_out: np.ndarray) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from wenet_fusion_runtime.results.normalization import normalize_text, spellings
 from wenet_fusion_runtime.results.vocabulary import UNKNOWN, WORD_START, Vocabulary, is_unspaced
 
-MAX_PHRASE = 200  # most characters of a hot word from a client or from a text
+MAX_PHRASE = 200  # most characters of a client's hot word, of a term, and of a grammar's word
 BOUNDARY = ord(WORD_START)
 _UNKNOWN_SYMBOL = 0x10FFFF  # stands for <unk>; no character has this code point
 

@@ -93,8 +93,8 @@ class DecodingOptions:
         """Return these options with the model's values in place of None.
 
         Raises:
-            ValueError: the model lacks a decoder that the options need, the beam is larger than the vocabulary or
-                smaller than n-best, or an option has no effect in the mode.
+            ValueError: the model lacks a decoder that the options need, complete_probability lacks a language model,
+                the beam is larger than the vocabulary or smaller than n-best, or an option has no effect in the mode.
         """
         mode = self.mode or (RESCORING if meta.decoder else PREFIX_BEAM)
         needs_decoder = SEARCH_MODES[mode].needs_decoder
@@ -137,7 +137,7 @@ class DecodingOptions:
         """Prepare hot words, language model, length penalty and grammar for a vocabulary; see `make_scorers`.
 
         Raises:
-            ValueError: hot words cannot be used (the message lists all of them), or the grammar cannot be used.
+            ValueError: hot words (the message lists all of them), the language model or the grammar cannot be used.
         """
         weights = {name: getattr(self, name) for name in LANGUAGE_MODEL_WEIGHTS}
         return make_scorers(

@@ -1,4 +1,4 @@
-"""Find the installed model: the package wenet_fusion_model or, without it, the model that the runtime brings along."""
+"""Find the installed model: the package wenet_fusion_model or, without it, the model inside the runtime's package."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class InstalledModel:
         return path if path.is_file() else None
 
     def check_file(self) -> None:
-        """Compare the exported file with its SHA-256, which reads the whole file.
+        """Read the whole exported file and compare its SHA-256 with the description's.
 
         Raises:
             ValueError: the file has changed since the package was made.
@@ -68,10 +68,10 @@ class InstalledModel:
         return self.language_model if mode is None or SEARCH_MODES[mode].has_alternatives else None
 
     def recognizer(self, options: DecodingOptions = DecodingOptions()) -> Recognizer:
-        """Load the model, with its confidence threshold, its beam size and its language model with its weights.
+        """Load the model with its confidence threshold, its beam size, and its language model and weights.
 
-        The options' own threshold, beam size and language model are used instead if they have one; the weights belong
-        to the language model. See also `language_model_for`.
+        A threshold or a beam size in the options is used instead. So is a language model in the options, together with
+        the weights in the options. See also `language_model_for`.
 
         Raises:
             OSError, ValueError, ImportError: see `Recognizer` and `load_language_model`.

@@ -24,7 +24,7 @@ def transcribe_offline(
         model: the model.
         samples: (n,) at the model's rate.
         chunk: frames per chunk; see `offline_step`.
-        left: chunks visible to the left.
+        left: chunks of left context.
         options: search mode, weights and endpoint rules.
     Raises:
         ValueError: the chunking or the options do not suit the model.
@@ -58,7 +58,7 @@ def offline_step(model: AcousticModel, utterances: Sequence[np.ndarray], chunk: 
         utterances: samples (n,) of each, at the model's rate; the model's right padding is appended here.
         chunk: frames per chunk; unless the file was exported for one chunk size, a chunk as long as the longest
             utterance (full context) is allowed too.
-        left: chunks visible to the left.
+        left: chunks of left context.
     Raises:
         ValueError: the model was not trained for the chunk with this left context.
     """

@@ -64,7 +64,7 @@ class Recognizer:
 
         Args:
             chunk: encoder frames per chunk, which sets the latency; None is the model's default.
-            left: chunks visible to the left; None is the model's left context for this chunk.
+            left: chunks of left context; None is the model's for this chunk size.
             allow_untrained: allow chunk sizes and left contexts that the model was not trained for.
             endpoint: rules that close the stream's segments; None: those of the options.
             hot_words: phrases to prefer or suppress, added to those of the options, whose boosts they override.
@@ -84,7 +84,7 @@ class Recognizer:
         return Stream(self.model, options, chunk, left, biasing)
 
     def _warm_up(self) -> None:
-        """Run the model once, so that the first audio does not wait for the slow first calls."""
+        """Run the model on silence, so that the first audio does not wait for the slow first calls."""
         scores = self.model.warm_up()
         if SEARCH_MODES[self.options.mode].needs_decoder:
             self.model.rescore([scores.encoder_out], [()])

@@ -112,7 +112,7 @@ class Stream:
     def close_segment(self) -> Result:
         """Close the open segment now, regardless of the rules, and return its result, which may be empty.
 
-        A new segment begins. Samples of an incomplete chunk belong to it.
+        A new segment begins. Samples that are not decoded yet, e.g. of an incomplete chunk, belong to the new segment.
 
         Raises:
             ValueError: the stream is finished.
@@ -130,7 +130,7 @@ class Stream:
         dropped do not come back. Blocks that are complete but not decoded yet still use the previous words.
 
         Args:
-            hot_words: phrases to prefer or suppress; empty for none. The same phrases again change nothing.
+            hot_words: phrases to prefer or suppress; empty for none. The same phrases and boosts again change nothing.
         Raises:
             ValueError: the stream is finished, hot words are unusable (the message lists all of them), or the mode
                 keeps one hypothesis only; the stream does not change.

@@ -25,7 +25,7 @@ class Link(NamedTuple):
     start: int
     end: int
     frames: int | None = None  # samples per channel; None if counting them needs a decoder
-    is_endless: bool = False  # hide the number of bytes, from which decoders would derive a wrong length
+    is_endless: bool = False  # state a huge number of bytes; from the real one, decoders would derive a wrong length
     parts: tuple[tuple[int, int], ...] = ()  # the ranges that a decoder needs; empty: all bytes
 
 
@@ -130,7 +130,7 @@ BinaryFile = BinaryIO | FileRange
 
 
 class Borrowed:
-    """A wrapper of a file whose `close` does nothing, because only the owner of the file closes it.
+    """A wrapper of a file. Its `close` does nothing, because only the owner of the file closes it.
 
     >>> file = io.BytesIO(b"abc")
     >>> Borrowed(file).close()

@@ -1,6 +1,6 @@
 """Cache what a scan of a large audio file found: its joined streams and their lengths.
 
-Each segment of a long recording opens the file again, and would scan it again.
+Each segment of a long recording opens the file again. Without the cache, it would also scan the file again.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ _RATES_2 = (
 _SAMPLE_RATES = (44100, 48000, 32000)  # of MPEG 1; half of these in MPEG 2, a quarter in MPEG 2.5
 _SYNC_BYTES = 6000  # three frames of usual bit rates
 _HEAD_BYTES = 48  # bytes from the beginning of a frame to the end of the mark that begins an encoder's tag
-_NOTES_BYTES = 192  # bytes from the beginning of a frame to the end of an encoder's tag
+_TAG_BYTES = 192  # bytes from the beginning of a frame to the end of an encoder's tag
 _SEARCHED = 1 << 15  # bytes that are searched for frames at once
 _MOST_PARTS = 100_000  # most runs of frames in a stream; damage between further runs is not cut out
 _MARKS = (b"Xing", b"Info", b"VBRI")
@@ -81,9 +81,9 @@ def is_mpeg(data: bytes) -> bool:
 class _Stream:
     """Counts the frames of one stream."""
 
-    def __init__(self, start: int, frame: Frame, notes: tuple[int, int] | None) -> None:
+    def __init__(self, start: int, frame: Frame, tag: tuple[int, int] | None) -> None:
         self.kind = frame.kind
-        self._notes, self._count, self._frame = notes, 0, frame
+        self._tag, self._count, self._frame = tag, 0, frame
         self._runs = [[start, start]]  # byte ranges of consecutive frames
 
     def add(self, start: int, frame: Frame, is_audio: bool) -> None:
@@ -98,11 +98,11 @@ class _Stream:
             self._runs[-1][1] = end
 
     def link(self) -> Link:
-        """Return the stream. Leave out the damage between its frames, at which decoders print errors or stop, and the
-        encoder's tag if that states a wrong number of frames."""
+        """Return the stream without the damage between its frames, because decoders print errors or stop there. Leave
+        out the encoder's tag too if it states a wrong number of frames."""
         samples, is_endless = self._count * self._frame.samples, True
-        if self._notes is not None:
-            stated, trimmed = self._notes
+        if self._tag is not None:
+            stated, trimmed = self._tag
             if stated == self._count:
                 samples, is_endless = max(0, samples - trimmed), False
             else:
@@ -120,12 +120,15 @@ class _FrameSearch:
         self._window, self._end = window, end
         self._begin = self._stop = 0  # range of the block
         self._places = self._kinds = np.zeros(0, np.int64)  # of all headers in the block
-        self._is_paired = np.zeros(0, bool)  # a frame of the same kind follows, or the end of the file
-        self._is_followed = np.zeros(0, bool)  # two such frames follow
+        self._is_paired = np.zeros(0, bool)  # a frame of the same kind follows, or the range ends
+        self._is_followed = np.zeros(0, bool)  # two frames of the same kind follow
         self._wanted: tuple[int, np.ndarray] = (-2, self._places)  # kind of the last search, and the places it found
 
     def next(self, position: int, kind: tuple[int, int, int, bool] | None) -> int:
-        """Return the position of two frames of `kind`, three of another kind, or a last one of `kind`; else the end."""
+        """Return where, from `position` on, two frames of `kind` begin, or its last one, or three of any one kind.
+
+        Without any of these, return the end of the range.
+        """
         number = -2 if kind is None else 2 * _headers().numbers[kind[:3]] + kind[3]
         while position + 4 <= self._end:
             if not self._begin <= position < self._stop:
@@ -158,11 +161,11 @@ class _FrameSearch:
 
 
 class _Headers(NamedTuple):
-    """Sizes and kinds of frames, indexed by 13 bits of the header: the lower five of the second byte, and the third."""
+    """Sizes and kinds of frames, indexed by 13 bits of the header: the lower five of byte 2, and all of byte 3."""
 
     sizes: np.ndarray  # bytes; 0: no frame
-    kinds: np.ndarray
-    numbers: dict[tuple[int, int, int], int]  # the kind of each version, layer and sample rate
+    kinds: np.ndarray  # values of `numbers`
+    numbers: dict[tuple[int, int, int], int]  # a number for each version, layer and sample rate
 
 
 @lru_cache(maxsize=1)
@@ -193,20 +196,20 @@ def find_mpeg_streams(window: Window, start: int, end: int) -> list[Link]:
             if stream is not None:
                 stream.end_within(position, end)
             break
-        has_notes = any(mark in head for mark in _MARKS)
-        notes = _read_notes(window.look(position, min(frame.size, _NOTES_BYTES)), frame) if has_notes else None
-        if stream is None or is_new or notes is not None:
+        has_tag = any(mark in head for mark in _MARKS)
+        tag = _read_tag(window.look(position, min(frame.size, _TAG_BYTES)), frame) if has_tag else None
+        if stream is None or is_new or tag is not None:
             if stream is not None:
                 links.append(stream.link())
-            stream = _Stream(position, frame, notes)
-        stream.add(position, frame, is_audio=notes is None)
+            stream = _Stream(position, frame, tag)
+        stream.add(position, frame, is_audio=tag is None)
         position += frame.size
     if stream is not None:
         links.append(stream.link())
     return [link for link in links if link.frames]
 
 
-def _read_notes(data: bytes, frame: Frame) -> tuple[int, int] | None:
+def _read_tag(data: bytes, frame: Frame) -> tuple[int, int] | None:
     """Return the numbers of frames and of padding samples from an encoder's tag; None if the frame is audio."""
     version, _, _, is_mono = frame.kind
     begin = 4 + ((17 if is_mono else 32) if version == 3 else (9 if is_mono else 17)) + 2 * (not data[1] & 1)

@@ -41,7 +41,7 @@ _HEAD_BYTES = 6000  # bytes at the beginning of a file that show its kind: at le
 _FLAC = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")  # beginnings of a stream, with and without metadata
 _MPEG_TAGS = (0x50, 0x55)  # format tags of WAV for MPEG audio
 _TRAILERS = (b"LIST", b"id3 ", b"ID3 ", b"bext", b"cue ", b"smpl", b"fact", b"PEAK", b"iXML", b"_PMX")  # after samples
-# If a chunk of samples states more bytes than the file has, libsndfile logs and shortens the chunk without an error.
+# If a chunk of samples states more bytes than the file has, libsndfile shortens it and logs that, without an error.
 _CUT_OFF = re.compile(r"^\s*(?:SSND|BODY|data|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _ID3_END = 128  # bytes of an ID3 tag at the end of an mp3 file
 _SLACK_BYTES = 64  # padding and offsets may cause this difference between sizes in libsndfile's log

@@ -22,8 +22,8 @@ from wenet_fusion_runtime.model.wenet.wenet_files import GRAPHS, SCRIPTED, SHERP
 from wenet_fusion_runtime.results.timestamps import EmissionDelay
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
 
-CHUNK_SECONDS = 0.64  # default chunk of a script, which accepts any: WeNet's 16 frames at 40 ms
-LEFT_SECONDS = 20.48  # most recipes train on the whole utterance; a longer left context only costs time
+CHUNK_SECONDS = 0.64  # default chunk of a TorchScript file, which accepts any: 16 frames of 40 ms, as in WeNet
+LEFT_SECONDS = 20.48  # its default left context; most recipes train without a limit, but more only costs time
 PADDING_SECONDS = 0.32  # silence after the audio, in which the last word may still be emitted
 CTC_WEIGHT = 0.5  # default of WeNet's runtimes
 REVERSE_WEIGHT = 0.3  # default of WeNet's recipes with two decoders

@@ -19,7 +19,7 @@ class Words(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """Another rule in this place."""
+    """The name of another rule, which is spoken in this place."""
 
     rule: str
     line: int
@@ -49,7 +49,7 @@ Expression = Union[Words, Reference, Series, Choice, Repeat]  # noqa: UP007, it 
 
 
 class Rules(NamedTuple):
-    """The rules of a grammar. A sentence is spoken according to one of the public rules."""
+    """The rules of a grammar. Each sentence follows one of the public rules."""
 
     rules: Mapping[str, Expression]
     public: tuple[str, ...]

@@ -11,7 +11,7 @@ from wenet_fusion_runtime.search.grammar.jsgf import MAGIC, parse_jsgf
 
 MOST_STATES = 300_000
 DEFAULT_THRESHOLD = 1.0
-_GARBAGE = "[unk]"  # stands for other speech in lists for Vosk; here other speech is always rejected
+_GARBAGE = "[unk]"  # other speech, in lists for Vosk; here the grammar gap decides what is rejected
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from wenet_fusion_runtime.search.grammar.program import END, NO_SYMBOL, START, P
 from wenet_fusion_runtime.search.spelling import BOUNDARY, Spelling
 
 MOST_KEPT = 100_000  # states that are kept for the next texts
-WORK_PER_STATE = 2  # bounded grammars: most program states in all automaton states, relative to `most_states`
+WORK_PER_STATE = 2  # bounded grammars: the program states in all automaton states may sum to this times `most_states`
 _NEVER = -math.inf
 
 
@@ -19,8 +19,8 @@ class GrammarState:
     """The state after a text that begins a sentence: a set of states of the program, each with a weight.
 
     Attributes:
-        reads: for each symbol that may follow, the program's states after it, each with a natural-log weight: the
-            best path to that state, relative to the best path of all (in the start state: not relative).
+        reads: for each symbol that may follow, the program's states after it, each with a natural-log weight: that
+            of the best path to the state, minus that of the best path of all (which the start state does not subtract).
         end: the natural-log weight of a text that ends here, on the same scale; -inf: no sentence ends here.
         after_boundary: whether a word may begin here, so that a boundary changes nothing.
         steps: the steps that were computed so far.
@@ -80,13 +80,13 @@ class GrammarAutomaton:
 
     def _first(self) -> GrammarState:
         # `best` is below 0 if the alternative with the largest weight contains no sentence. The empty text keeps weight
-        # 1, so the first symbol takes this loss.
+        # 1, so the weights of the first symbols take this loss.
         best, state = self._state([(0.0, START)], self._marked)
         reads = {symbol: [(weight + best, after) for weight, after in ways] for symbol, ways in state.reads.items()}
         return GrammarState(reads, 0.0, state.after_boundary)
 
     def _state(self, seeds: Iterable[tuple[float, int]], after_boundary: bool) -> tuple[float, GrammarState]:
-        """Return the weight of the best path from `seeds`, and the state that continues with any of these states."""
+        """Return the weight of the best path from `seeds`, and the state that stands for all of these states."""
         readers, end = self._readers(seeds)
         best = max(end, max(readers.values(), default=_NEVER))
         relative = [(reader, weight - best) for reader, weight in sorted(readers.items())]

@@ -15,7 +15,7 @@ from wenet_fusion_runtime.search.scorer_set import ScorerSet
 
 
 class GrammarSearch:
-    """A beam search within a grammar, which rejects hypotheses that are far less probable than text without a grammar.
+    """A beam search within a grammar, which rejects hypotheses that are far less probable than the greedy path.
 
     The *grammar gap* of a hypothesis is the number of nats per token that the grammar costs: the log-probability of the
     greedy path (the most probable token of each frame), minus that of the hypothesis's best alignment, divided by the

@@ -218,7 +218,7 @@ class _Parser:
         return True
 
     def _take(self, kind: str, expected: str) -> _Token:
-        """Take the next token, of this kind or this mark."""
+        """Take the next token; raise ValueError unless it has this kind or is this mark."""
         token = self._peek()
         if token.kind != kind and (token.kind != "mark" or token.text != kind):
             raise ValueError(f"{token.line}: expected {expected}, found {token}")

@@ -78,8 +78,8 @@ class NgramModel:
     which the context was shortened adds a backoff weight.
 
     The n-grams are the nodes of a tree in which a node's parent is the n-gram without its last word. A node is found by
-    binary search for its parent and its word in one sorted array. A state is the number of a node: the longest n-gram
-    at the end of the text, below the highest order. An n-gram takes 20 bytes, a word about 100 more.
+    binary search for its parent and its word in one sorted array. A state is the number of a node: the longest known
+    n-gram at the end of the text whose order is below the highest. An n-gram takes 20 bytes, a word about 100 more.
 
     Args:
         arpa: the n-grams.
@@ -245,7 +245,7 @@ class KenlmModel:
         self._kenlm = _import_kenlm(path)
         try:
             self._model = self._kenlm.Model(str(path))
-        except OSError as error:  # for any kind of damage
+        except OSError as error:  # raised for any kind of damage
             reason = " ".join(str(error).split())
             raise ValueError(
                 f"{path}: KenLM cannot read it ({reason}); make it again with build_binary, or give the ARPA file"

@@ -24,8 +24,8 @@ class LanguageModelScorer:
         spelling: splits tokens of the acoustic model into words.
         weight: weight of the log-probabilities.
         word_bonus: nats added per word.
-        unknown_word_penalty: nats subtracted for each word that the model does not know, as soon as no word of the
-            model begins with its letters so far, and at its end at the latest.
+        unknown_word_penalty: nats subtracted once for each word that the model does not know: as soon as no word of
+            the model begins with the letters so far, at the latest when the word ends.
     Raises:
         ValueError: the vocabulary can spell none of a sample of the model's words, because the model has another
             language or writes letters in another case; or there is a penalty, and the model cannot list its words.
