@@ -166,7 +166,7 @@ def load_audio(
         end: seconds at which to end; None is the end of the file.
         name: see `AudioReader`.
         channel: see `AudioReader`.
-        longest: limit of the result's length, seconds. If it is exceeded, ValueError comes after at most 10 s more.
+        longest: limit of the result's length, seconds. Longer audio is decoded up to 10 s beyond it, then refused.
     Returns:
         (n,) float32 mono.
     Raises:

@@ -30,7 +30,7 @@ class Hypothesis(NamedTuple):
     ctc_score: float  # log-probability of the best alignment (greedy) or of all alignments in the beam (prefix beam)
     score: float  # the score by which hypotheses are ranked
     frames: tuple[int, ...]  # encoder frame that emitted each token, counted from the start of the stream
-    confidences: tuple[float, ...]  # posterior of each token at its peak, 0 to 1; lowered by `grammar_gap`
+    confidences: tuple[float, ...]  # 0 to 1: posteriors at the tokens' peaks; with a grammar, times exp(-grammar_gap)
     context_score: float = 0.0  # contextual biasing: the boosts of hot words
     lm_score: float = 0.0  # language model: weighted log-probabilities and word bonuses
     length_score: float = 0.0  # minus the length penalties of the tokens
@@ -52,7 +52,7 @@ class Token(NamedTuple):
     text: str  # as written in the vocabulary
     start_seconds: float  # from the start of the stream
     end_seconds: float
-    confidence: float  # posterior at the token's peak, 0 to 1; lowered by `Hypothesis.grammar_gap`
+    confidence: float  # 0 to 1: its posterior at its peak; with a grammar, times exp(-grammar_gap)
 
 
 class Word(NamedTuple):
