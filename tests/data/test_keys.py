@@ -18,7 +18,7 @@ def test_keys_that_cannot_name_files_and_keys_that_stand_twice_are_refused(folde
         f"{path}:2: key 'a\\x1b[2J' holds control characters; take them out",
         f"{path}:3: key 'a\\x7f' holds control characters; take them out",
         *(
-            f"{path}:{number}: key {key!r} leads out of a folder, where files are named by keys; take out '..' and the "
+            f"{path}:{number}: key {key!r} would put a file of that name outside its folder; take out '..' and the "
             "leading '/'"
             for number, key in enumerate(keys[3:6], 4)
         ),
@@ -30,4 +30,4 @@ def test_keys_that_cannot_name_files_and_keys_that_stand_twice_are_refused(folde
             add(tar, f"{key}.wav", encoded(tone()))
     listed = scan_manifest(write_list(folder, "s.tar"), "shard")
     assert [item.key for item in listed.utterances] == ["good"]
-    assert len(listed.problems) == 1 and "key '../out' leads out of a folder" in listed.problems[0]
+    assert len(listed.problems) == 1 and "key '../out' would put a file of that name outside" in listed.problems[0]

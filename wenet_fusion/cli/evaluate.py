@@ -60,7 +60,7 @@ def add(verb: Verb) -> None:
     p.add_argument(
         "--ctm",
         type=Path,
-        help="CTM file with word times of the transcripts, to report the emission delay of words in ms",
+        help="CTM file with word timestamps of the transcripts, to report the emission delay of words in ms",
     )
     add_counting(p)
     add_search_arguments(p, with_mode=False)

@@ -33,7 +33,7 @@ def add(verb: Verb) -> None:
         "--groups",
         type=Path,
         metavar="FILE",
-        help="lines 'key group', such as utt2spk: add a table of error rates by group",
+        help="file of lines 'key group', such as utt2spk: add a table of error rates by group",
     )
 
 

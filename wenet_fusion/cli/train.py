@@ -127,7 +127,7 @@ def _describe(trainer: Trainer) -> None:
 
 
 class _News:
-    """Print the utterances that a rank skips, after each update; at the end, print the notes."""
+    """After each update, print the utterances that this rank skipped; at the end, print new notes."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._datasets = (trainer.train_data, trainer.dev_data)

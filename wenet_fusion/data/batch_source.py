@@ -83,7 +83,7 @@ class BatchSource(Protocol):
         Args:
             number: number of the epoch, on which order and random changes depend.
             start: position to start at: 0, or the position of a `LoadedBatch`, to go on after it.
-            most: largest number of batches.
+            most: number of batches after which the caller stops; the source may offer more.
             loading: size of the batches, and processes that load them.
             ranks: this process and the others; every rank must call this method.
 

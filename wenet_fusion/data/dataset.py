@@ -145,7 +145,7 @@ class SpeechDataset:
 
     @property
     def digest(self) -> str:
-        """Return the number of utterances and a checksum of keys and durations; equal digests give equal batches."""
+        """Return the number of utterances and a checksum of keys and durations; equal digests give equal plans."""
         lines = (f"{key} {seconds:.3f}\n" for key, seconds in zip(self.utterances.keys, self.seconds.tolist()))
         return f"{len(self)} utterances, checksum {hashlib.sha256(''.join(lines).encode()).hexdigest()[:12]}"
 

@@ -86,7 +86,7 @@ def build_fbank(config: FrontendConfig) -> Fbank:
 
 @dataclass(frozen=True)
 class RescoringConfig:
-    """Default weights of the scores in rescoring; export writes them into the file. Choose them on a dev set.
+    """Default weights of the scores in rescoring; the exported file holds them. Choose them on a dev set.
 
     >>> RescoringConfig(ctc_weight=-1).problems()
     ['ctc_weight: -1 is negative']
@@ -244,7 +244,7 @@ class AsrModel(nn.Module):
         layers: Sequence[Tensor] = (),
         consistency_weight: float = 0.0,
     ) -> Losses:
-        """Return the losses of transcripts, given the encoder frames, in float32 or float64 even under autocast.
+        """Return the losses of transcripts, given encoder frames; losses are float32 or float64 even under autocast.
 
         Args:
             encoded: output of `encode`, of one view or two.

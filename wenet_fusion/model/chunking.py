@@ -16,7 +16,7 @@ class Chunking(NamedTuple):
     """Attention context in chunks of encoder frames (40 ms each with the default hop of 10 ms)."""
 
     size: int  # frames per chunk; a frame attends to its whole chunk, later frames included
-    left: int  # earlier chunks that a frame also attends to
+    left: int  # number of earlier chunks that a frame also attends to
 
 
 # Full context is one chunk that is larger than any utterance.
@@ -89,7 +89,7 @@ class ChunkingConfig:
         return found
 
     def served(self) -> list[Chunking]:
-        """Return each chunk size with its longest left context: the chunkings that checks and export use by default."""
+        """Return each chunk size with its longest left context: the defaults of checks, evaluation and export."""
         return [
             max(chunking for chunking in self.trained() if chunking.size == size) for size in sorted(set(self.sizes))
         ]

@@ -52,7 +52,7 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def frames_needed(tokens: Sequence[int]) -> int:
-    """Return the length of the shortest alignment: a frame per token, and a blank between equal ones.
+    """Return the length of the shortest alignment: a frame per token, and a blank between equal neighbours.
 
     >>> frames_needed([3, 3, 4])
     4

@@ -1,8 +1,9 @@
 """Attention decoders, left-to-right and right-to-left, over encoder frames (Vaswani et al., arXiv 1706.03762).
 
-The decoder keeps LayerNorm: an exported model runs it only once per utterance, on a handful of tokens.
+The decoders have LayerNorm, which cannot fold. It costs little: an exported model runs them once per utterance.
 
-Shapes: B rows, U tokens, T encoder frames, S memory frames, D width, H heads, K = D / H, V vocabulary.
+Shapes: B rows, N prefixes per row, R rows of prefixes, U tokens, T encoder frames, S memory frames, D width, H heads,
+K = D / H, V vocabulary.
 """
 
 import math
@@ -156,7 +157,7 @@ class DecoderState(NamedTuple):
         return self._replace(past=tuple(KeysValues(keys[rows_R], values[rows_R]) for keys, values in self.past))
 
     def keep(self, utterances_S: Tensor) -> "DecoderState":
-        """Return the state with the memories of these utterances only; `follow` drops the prefixes of the others."""
+        """Return the state with the memories of these utterances only; drop the prefixes of the others by `follow`."""
         memory = tuple(KeysValues(keys[utterances_S], values[utterances_S]) for keys, values in self.memory)
         return self._replace(memory=memory, memory_mask_B1T=self.memory_mask_B1T[utterances_S])
 
@@ -164,8 +165,8 @@ class DecoderState(NamedTuple):
 class Decoder(nn.Module):
     """Map token prefixes and encoder frames to logits of the next token: (B, U), (B, T, D) -> (B, U, V).
 
-    The encoder's output has no norm and no absolute positions. Without them, a decoder hardly learns where to attend,
-    so this one normalises the encoder frames and adds their positions.
+    A FusionFormer's output has no norm and no absolute positions. Without them, a decoder hardly learns where to
+    attend, so this one normalises the encoder frames and adds their positions.
 
     Args:
         vocabulary_size: V.
@@ -202,7 +203,7 @@ class Decoder(nn.Module):
         length = tokens_BU.size(1)
         x = self.dropout(self._embed(tokens_BU, torch.arange(length, device=tokens_BU.device)))
         memory = self._placed(memory_BTD)
-        # The old onnxruntime of WeNet's C++ runtime has no tril.
+        # Not torch.tril: the old onnxruntime of WeNet's C++ runtime lacks this operator.
         causal = frame_mask(torch.arange(1, length + 1, device=x.device), length).unsqueeze(0)
         memory_mask = frame_mask(memory_lengths_B, memory_BTD.size(1)).unsqueeze(1)
         for layer in self.layers:

@@ -52,7 +52,7 @@ class Encoder(nn.Module):
 
     def __init__(self, config: EncoderConfig, num_mel_bins: int):
         super().__init__()
-        self.factor, self.stride, self.masked = FACTOR, STRIDE, MASKED  # scripts read attributes, not module constants
+        self.factor, self.stride, self.masked = FACTOR, STRIDE, MASKED  # TorchScript reads no module constants
         self.dim, self.heads = config.dim, config.heads
         self.subsampling = Subsampling(num_mel_bins, config.dim, config.subsampling_channels, config.norm == "fusion")
         layers = [build_layer(config, layer) for layer in range(config.layers)]

@@ -13,7 +13,7 @@ class EncoderState(NamedTuple):
 
     position: Tensor  # (B,) encoder frames already emitted; rows may differ
     subsampling: List[Tensor]
-    layers: List[List[Tensor]]  # each layer's own list
+    layers: List[List[Tensor]]  # one list per layer
 
 
 def flatten(state: EncoderState) -> List[Tensor]:

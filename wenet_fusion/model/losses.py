@@ -20,7 +20,7 @@ class LossConfig:
     intermediate_layers: tuple[int, ...] = ()  # encoder layers with a CTC loss in training; 1 is the first
     intermediate_weight: float = 0.3  # share of the intermediate layers in the CTC loss
     intermediate_heads: Literal["shared", "own"] = "shared"  # shared: final CTC head; own: one per layer, not exported
-    consistency_weight: float = 0.0  # weight of CR-CTC, e.g. 0.2, which trains on two views of each utterance; 0: off
+    consistency_weight: float = 0.0  # weight of CR-CTC (e.g. 0.2), which trains on two views of each utterance; 0: off
     consistency_warmup_steps: int = 2000  # updates over which the weight of CR-CTC rises linearly from 0
     delay_penalty: float = 0.0  # penalty on late CTC tokens in training, nats per token and frame, e.g. 0.01; 0: off
 

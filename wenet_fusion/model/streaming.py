@@ -35,7 +35,7 @@ class StepOutput(NamedTuple):
 class StreamingModel(nn.Module):
     """A model that runs step by step. TorchScript can compile it after `fuse_norms`.
 
-    It shares its modules with `model`: build it from a copy of the model before you fuse norms.
+    It shares its modules with `model`, so `fuse_norms` on one changes both: build it from a copy to keep the model.
 
     Args:
         model: the trained model.
@@ -57,7 +57,7 @@ class StreamingModel(nn.Module):
         self.ctc = model.ctc
         self.decoder = model.decoder
         self.reverse_decoder = model.reverse_decoder
-        self.blank, self.sos_eos = BLANK, SOS_EOS  # scripts read attributes, not module constants
+        self.blank, self.sos_eos = BLANK, SOS_EOS  # TorchScript reads no module constants
         self.vocabulary_size = model.vocabulary_size  # the runtime compares it with meta.json
         self.top_tokens = min(TOP_TOKENS, model.vocabulary_size)
         self.state_sizes = part_sizes(model.encoder.init_state(1, 0))

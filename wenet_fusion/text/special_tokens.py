@@ -58,7 +58,7 @@ def find_special_tokens(text: str) -> list[str]:
 
 
 def remove_special_tokens(text: str) -> str:
-    """Remove special tokens from a transcript; words beside a token stay apart, but Chinese characters are joined.
+    """Remove special tokens from a transcript; a space replaces each, but not beside Chinese or Japanese characters.
 
     >>> remove_special_tokens("SIX [noise] ONE{LAUGH}TWO"), remove_special_tokens("你[noise]好")
     ('SIX ONE TWO', '你好')

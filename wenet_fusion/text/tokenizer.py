@@ -115,9 +115,9 @@ class Tokenizer:
         form = " ".join(normalize_text(self.transcript(text)).split())
         parts = [Part(form, False)] if self.special_tokens == "spell" else split_special_tokens(form)
         tokens = [token for part in parts for token in ([part.text] if part.is_special else self._split(part.text))]
-        return [token for token in tokens if token not in self._known and not self._is_special(token)]
+        return [token for token in tokens if token not in self._known and not self._has_special_id(token)]
 
-    def _is_special(self, token: str) -> bool:
+    def _has_special_id(self, token: str) -> bool:
         return WORD_START + token in self._known or (self.special_tokens == "keep" and means_unknown(token))
 
     def _split(self, text: str) -> Sequence[str]:
@@ -145,7 +145,7 @@ class Tokenizer:
         )
 
     def _ids(self, part: str, text: str) -> list[int]:
-        """Return the ids of a part of a text that holds no special tokens."""
+        """Return the ids of a part without special tokens; `text` is the whole transcript, for messages."""
         try:
             return list(map(self._known.__getitem__, self._split(part)))
         except KeyError as error:

@@ -68,7 +68,7 @@ class NoiseFiles:
         return mix(samples, self._read(file, samples.size, place), snr_db) if is_chosen else samples
 
     def _read(self, file: Utterance, length: int, place: float) -> np.ndarray:
-        """Return `length` samples of noise, starting at the relative position `place` (0 to 1) in the file."""
+        """Return `length` samples of noise; `place` is their start, from 0 (first possible) to 1 (last possible)."""
         seconds = length / self._sample_rate + _SPARE_SECONDS
         if seconds >= file.seconds:
             noise = read_segment(file, self._sample_rate)

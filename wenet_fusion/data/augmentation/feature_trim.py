@@ -16,7 +16,7 @@ class TrimConfig:
     ['max_frames -1 must not be negative']
     """
 
-    max_frames: int = 0  # largest number of frames cut off the end, counting right padding; 0: none; try 20 first
+    max_frames: int = 0  # most feature frames to cut off the end, right padding included; 0: none; try 20 first
 
     def problems(self) -> list[str]:
         """Return one message for each invalid value."""

@@ -81,8 +81,8 @@ class WaveformAugmenter:
     def augment(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return a copy with changed speed, reverberation, noise, gain, channel effects and dither, in this order.
 
-        A speed factor f divides the length by f. A gain that would clip is lowered. Switching one change on does not
-        affect the random draws of the others.
+        A speed factor f divides the length by f. A gain that would clip is lowered. Switching on a change other
+        than speed does not affect the random draws of the others.
 
         Args:
             samples: float32 mono (N,) in [-1, 1].
@@ -100,7 +100,7 @@ class WaveformAugmenter:
         snr_db = rng.uniform(*config.noise_snr_db)
         noisy = rng.random() < config.noise_probability
         pink = rng.random() < 0.5
-        # Each later change has its own generator; add new ones at the end.
+        # One generator for each of these changes; add a new one at the end, so that the others keep their draws.
         rooms, noises, clipping, passing, phoning, dithering = rng.spawn(6)
         out = np.array(samples, dtype=np.float32)
         if not out.size:
@@ -124,5 +124,5 @@ class WaveformAugmenter:
 
 @functools.lru_cache(maxsize=32)
 def _speed(factor: float) -> torchaudio.transforms.Resample:
-    # torchaudio's Speed builds a filter of gigabytes if factor * rate and rate share no divisor; this one is small.
+    # torchaudio's Speed builds a filter of gigabytes if factor * rate and rate share no divisor; this filter is small.
     return torchaudio.transforms.Resample(round(100 * factor), 100)

@@ -17,7 +17,7 @@ def key_problem(key: str) -> str:
     if not key.isprintable() and printable(key) != key:
         return f"key {key!r} holds control characters; take them out"
     if ".." in key.split("/") or key.startswith("/"):
-        return f"key {key!r} leads out of a folder, where files are named by keys; take out '..' and the leading '/'"
+        return f"key {key!r} would put a file of that name outside its folder; take out '..' and the leading '/'"
     return ""
 
 

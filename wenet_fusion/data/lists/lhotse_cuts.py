@@ -95,7 +95,7 @@ def _problem(cut: Any) -> str:
     if not cut.supervisions or cut.supervisions[0].text is None:
         return "the cut has no supervision with a text"
     if type(cut).__name__ != "MonoCut":
-        return f"is a {type(cut).__name__}; only MonoCuts are read: data.augmentation adds noise, training pads"
+        return f"is a {type(cut).__name__}; only MonoCuts are read (data.augmentation adds noise, and training pads)"
     if not cut.has_recording:
         return "the cut has no recording; features alone are not enough"
     if getattr(cut.recording, "transforms", None):

@@ -91,7 +91,7 @@ def read_columns(data_list: str | Path, data_type: ListType | Literal["auto"]) -
 
     Raises:
         FileNotFoundError: there is no such list.
-        ValueError: the list is empty, a folder, or no manifest of lhotse.
+        ValueError: the list is empty or a folder, or a lhotse manifest is damaged or of another kind.
     """
     path = Path(data_list)
     if not path.exists():
@@ -202,7 +202,7 @@ def _index_shard(line: str, folder: Path) -> Listed:
     """
     if "://" in line or line.startswith("pipe:"):
         remedy = "set data.data_type=sequential to read it without an index, or download it and list its path"
-        return Listed([], [f"{line}: shards with an index are files; {remedy}"])
+        return Listed([], [f"{line}: is not a file, and only files can be indexed; {remedy}"])
     if line.startswith("{"):
         return Listed([], ["expected the path of a shard, found JSON; is this a raw list? Then set data.data_type=raw"])
     try:

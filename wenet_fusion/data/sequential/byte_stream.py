@@ -137,7 +137,7 @@ def _remote_file(place: str, name: str) -> Any:
 
 @contextlib.contextmanager
 def _output_of(command: str, name: str) -> Iterator[ByteStream]:
-    """Run a command in a shell. A nonzero exit status is an error; in bash, that of any command of a pipeline."""
+    """Run a command in a shell. A nonzero exit status is an error; with bash, every command of a pipeline counts."""
     bash = shutil.which("bash")
     shell = [bash, "-o", "pipefail", "-c"] if bash else ["sh", "-c"]
     with tempfile.TemporaryFile() as errors:

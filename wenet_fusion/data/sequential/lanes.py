@@ -57,7 +57,7 @@ class Slots(NamedTuple):
     [1, 3, 5, 7]
     """
 
-    lanes: int  # a multiple of `world`
+    lanes: int  # number of lanes of all ranks, a multiple of `world`
     rank: int
     world: int
     start: int  # number of batches that this rank has already done
@@ -151,7 +151,7 @@ def _batches(
 ) -> tuple[list[list[PlannedUtterance]], list[PlannedUtterance]]:
     """Cut a random half of a buffer (at the end, all) into batches of similar durations; return batches and rest.
 
-    The last batch is usually short. Except at the end, its utterances stay in the buffer, unless it is the only batch.
+    The last batch is usually short. Its utterances stay in the buffer, unless it is the only batch or the lane ends.
     """
     order = rng.permutation(len(buffer))
     chosen = order if is_end else order[: (len(buffer) + 1) // 2]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from wenet_fusion.data.batch import Batch, Row, pad_rows, split_rows
 from wenet_fusion.ranks import Ranks
 
-_FINE = 1 << 16  # positions per batch: see `Position`
+_FINE = 1 << 16  # larger than any `Position.steps`
 
 
 class Position(NamedTuple):

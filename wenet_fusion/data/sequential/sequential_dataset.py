@@ -191,7 +191,7 @@ class SequentialDataset:
             current = following
 
     def _plan(self, epoch: int, slots: Slots, loading: Loading) -> Iterator[list[PlannedUtterance]]:
-        """Yield the batches of a rank. DataLoader forks its workers before this runs, and so before threads start."""
+        """Yield a rank's batches. DataLoader forks its workers before this generator runs and starts its threads."""
         dealt = deal_shards(len(self.shards), slots.lanes, self._seed, epoch)
         buffer = max(2, self._settings.shuffle_buffer // slots.lanes)
         settings = LaneSettings(buffer, self._settings.retries, loading.max_batch_seconds, loading.max_batch_rows)

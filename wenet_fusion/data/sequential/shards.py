@@ -37,7 +37,7 @@ class Shard(Protocol):
 
 
 class TarShard(NamedTuple):
-    """A tar with members key.txt and key.wav, or another of AUDIO_SUFFIXES, in any order."""
+    """A tar with members key.txt and key.wav (or another suffix of AUDIO_SUFFIXES), in any order."""
 
     name: str  # place of the tar, see `open_bytes`
 
@@ -77,13 +77,13 @@ class Excerpt(NamedTuple):
 
 
 class NemoShard(NamedTuple):
-    """A tar of NeMo, and its utterances in the manifest, by `member_stem`."""
+    """A tar of NeMo, and the manifest's utterances in it, for each `member_stem`."""
 
     name: str  # place of the tar, see `open_bytes`
     excerpts: Mapping[str, Sequence[Excerpt]]
 
     def read(self, retries: int) -> Iterator[Utterance | Skip]:
-        """See `Shard`. Members that the manifest does not list are skipped: they were filtered out."""
+        """See `Shard`. Members that the manifest does not list are ignored: its author left them out."""
         found, name = set(), printable(self.name)
         for member in read_members(self.name, retries):
             stem = member_stem(member.name)

@@ -15,7 +15,7 @@ class GlobalCmvn(nn.Module):
     """Normalises features: (x - mean) / standard deviation, per mel bin. Checkpoints contain the statistics.
 
     Args:
-        num_mel_bins: F.
+        num_mel_bins: F of features (B, T, F).
 
     >>> GlobalCmvn(2)(torch.ones(1, 1, 2))
     tensor([[[1., 1.]]])

@@ -59,7 +59,7 @@ class Fbank(nn.Module):
         super().__init__()
         self.window_samples = int(sample_rate * window_ms / 1000)
         self.hop_samples = int(sample_rate * hop_ms / 1000)
-        self.energy_floor = ENERGY_FLOOR  # scripts read attributes, not module constants
+        self.energy_floor = ENERGY_FLOOR  # TorchScript reads no module constants
         fft_size = 1 << (self.window_samples - 1).bit_length()
         mel_FK = mel_filters(num_mel_bins, fft_size, sample_rate, low_freq, high_freq)
         dtype = torch.get_default_dtype()

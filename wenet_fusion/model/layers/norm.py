@@ -20,7 +20,7 @@ from wenet_fusion.model.layers.synchronised_norm import Moments, moments_of_all_
 MOMENTUM = 0.05
 
 # Where the encoder has norms. "fusion": a BatchNorm after every linear and convolution layer; export folds them all.
-# The paper compares "fusion" with a LayerNorm ("layer") or BatchNorm ("batch") before each branch, and with no norm.
+# FusionFormer's paper compares "fusion" with LayerNorm ("layer") or BatchNorm ("batch") before branches, and no norm.
 NormKind = Literal["fusion", "layer", "batch", "none"]
 
 
@@ -179,7 +179,7 @@ class FusedConv(nn.Module):
 
 
 def branch_norm(kind: NormKind, dim: int) -> nn.Module:
-    """Return the norm before a branch of width dim; the identity in a FusionFormer."""
+    """Return a LayerNorm ("layer") or BatchNorm ("batch") over dim channels; the identity for "fusion" and "none"."""
     if kind == "layer":
         return nn.LayerNorm(dim)
     return MaskedBatchNorm(dim) if kind == "batch" else nn.Identity()

@@ -20,8 +20,9 @@ STRIDE = 2
 class Subsampling(nn.Module):
     """Map features to frames at a quarter of the rate: (B, T, F) -> (N, D), (B, T/4, D) in inference. A `LayerOp`.
 
-    The state holds the last kernel - stride = 1 input frame of each convolution: (B, 1, 1, F) and (B, C, 1, F'). Inputs
-    of the second one have passed norm and ReLU, so an initial state of zeros equals zero padding.
+    The state holds the last kernel - stride = 1 input frame of each convolution: (B, 1, 1, F) and (B, C, 1, F'); F' is
+    the number of bins after the first one. The second one reads values after norm and ReLU, so the zeros of a fresh
+    state are zero padding, with fused norms, too.
 
     Args:
         num_mel_bins: F.
@@ -43,7 +44,7 @@ class Subsampling(nn.Module):
         bins_2 = (bins_1 - KERNEL) // STRIDE + 1
         if bins_2 < 1:
             raise ValueError(f"num_mel_bins {num_mel_bins} is too small to be subsampled twice: use 7 or more")
-        self.stride, self.context = STRIDE, KERNEL - STRIDE  # TorchScript needs attributes here
+        self.stride, self.context = STRIDE, KERNEL - STRIDE  # TorchScript reads no module constants
         self.state_sizes = [(1, num_mel_bins), (channels, bins_1)]
         conv_1 = nn.Conv2d(1, channels, KERNEL, STRIDE, bias=not batch_norm)
         conv_2 = nn.Conv2d(channels, channels, KERNEL, STRIDE, bias=not batch_norm)
