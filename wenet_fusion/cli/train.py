@@ -146,7 +146,7 @@ class _News:
     epoch = details = step
 
     def close(self, *_: object) -> None:
-        """See `Logger`."""
+        """Do nothing; the protocol `Logger` requires this method."""
 
     def print_notes(self) -> None:
         """Print the notes that are new since the start."""

@@ -121,7 +121,7 @@ def fingerprint(trained: TrainedModel, utterances: Sequence[Utterance], options:
 
 
 def _check(model: AcousticModel, trained: TrainedModel, options: EvaluationOptions) -> None:
-    """Refuse modes and chunkings that the model does not support, before any work."""
+    """Refuse modes, chunkings and variants that the model does not support, before any work."""
     without_decoder = [mode for mode, search in SEARCH_MODES.items() if not search.needs_decoder]
     if trained.model.decoder is None and not set(options.modes) <= set(without_decoder):
         raise ValueError(f"{trained.path} has no attention decoder; choose from {', '.join(without_decoder)}")

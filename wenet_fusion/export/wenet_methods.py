@@ -1,11 +1,11 @@
 """The eight methods of a TorchScript file that WeNet's C++ runtime calls; our runtime calls others.
 
 WeNet's runtime computes Kaldi's features and passes them chunk by chunk; our runtime passes samples. A right context of
-3 makes WeNet's window exactly 4 * chunk feature frames, so it passes no frame twice.
+3 makes WeNet's window exactly 4 * chunk feature frames, so WeNet passes no frame twice.
 
-Shapes: T feature frames of F mel bins, M encoder frames of a call, C cached frames, S = C + M keys, D width, H heads,
-K = D / H, L layers, R rows of a cache, W frames of a convolution's context, N hypotheses, U tokens with sos,
-V vocabulary.
+Shapes: B = 1 stream, T feature frames of F mel bins, M encoder frames of a call, C cached frames, S = C + M keys,
+D width, H heads, K = D / H, L layers, R rows of a cache, W frames of a convolution's context, N hypotheses,
+U tokens with sos, V vocabulary.
 """
 
 import math

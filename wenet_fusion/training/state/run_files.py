@@ -45,7 +45,7 @@ class RunFiles:
         model_dir: folder of the run.
         interval: largest number of updates that a kill may lose.
         keeping: which checkpoints to keep.
-        in_background: write in a thread; needs memory for a copy of the state.
+        in_background: write in a thread if `interval` is at least 10; needs memory for a copy of the state.
 
     >>> [step for step in range(1, 41) if RunFiles(Path("exp"), 20, Keeping(3), in_background=True).is_due(step)]
     [18, 36]
