@@ -36,8 +36,8 @@ WENET_METHODS = (
 class WenetCaches(nn.Module):
     """Convert the encoder's state to the two cache tensors of WeNet's runtimes, and back.
 
-    att_cache (R, H, C, 2K): a row for each tensor that grows with the cached frames (keys, then values); other rows are
-    zero. cnn_cache (R, 1, D, W): the values of all other tensors, flattened: first of the layers, then of the
+    att_cache (R, H, C, 2K): a row for each tensor of keys and values, which grow with the cached frames; other rows
+    are zero. cnn_cache (R, 1, D, W): the values of all other tensors, flattened: first of the layers, then of the
     subsampling, then zeros. R is the number of rows that these values need, and at least L.
 
     Args:

@@ -95,7 +95,7 @@ class Gradients:
         self._trained = trained
 
     def compute(self, step: int, batches: Sequence[Batch], optimizer: torch.optim.Optimizer, stop: bool) -> Gradient:
-        """Compute the mean gradient over all utterances of the batches, clip it, and store it in the parameters' `grad`.
+        """Compute the mean gradient over all utterances of the batches, clip it and store it in the parameters' `grad`.
 
         Args:
             step: number of the update.

@@ -37,8 +37,8 @@ class Keeping(NamedTuple):
 class RunFiles:
     """Write the checkpoints and the training state of a run.
 
-    A kill loses at most `interval` updates. A state to write in the background is therefore taken after 90 %
-    of the interval, and training waits if it is not written after the other 10 %. Files are completed in the
+    A kill loses at most `interval` updates. A state to write in the background is therefore copied after 90 %
+    of the interval, and training waits if the copy is not on disk after the other 10 %. Files are completed in the
     order in which they were submitted.
 
     Args:
