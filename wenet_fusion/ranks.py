@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 T = TypeVar("T")
 
-# gloo raises plain RuntimeErrors: words of the message tell whether a connection has failed.
+# gloo raises plain RuntimeErrors: only their text shows whether a connection has failed.
 _CONNECTION = re.compile("gloo|connection (closed|reset)|broken pipe|TCPStore|timed out", re.IGNORECASE)
 PATIENCE_SECONDS = 1800.0  # timeout of a rank that waits for another one
 
@@ -33,7 +33,7 @@ class Ranks(NamedTuple):
         return self.rank == 0
 
     def share(self, items: Sequence[T]) -> list[T]:
-        """Return this rank's share: every `world`-th item, so that the shares of a sorted list are similar."""
+        """Return this rank's share: every `world`-th item. The shares of a sorted list hold similar items."""
         return list(items[self.rank :: self.world])
 
     def first(self, value: T) -> T:
@@ -110,4 +110,4 @@ def loss_as_error() -> Iterator[None]:
         if not isinstance(error, dist.DistError) and not _CONNECTION.search(str(error)):
             raise
         reason = str(error).splitlines()[0]
-        raise OSError(f"another rank has ended, or does not answer; its own message says why ({reason})") from error
+        raise OSError(f"another rank has ended, or does not answer ({reason}); see that rank's messages") from error

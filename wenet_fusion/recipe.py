@@ -54,7 +54,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class RecipeConfig:
-    """The settings of a training run; relative paths start at the working directory.
+    """The settings of a training run; relative paths are relative to the working directory.
 
     >>> RecipeConfig(TokenizerConfig(units="units.txt")).model.encoder.layers
     12

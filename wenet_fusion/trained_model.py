@@ -66,7 +66,7 @@ def load_trained(path: Path) -> TrainedModel:
 
 
 def restore(checkpoint: ModelCheckpoint, path: Path) -> TrainedModel:
-    """Rebuild a model from a checkpoint in memory, which `path` names. See `load_trained`."""
+    """Rebuild a model from a checkpoint in memory; `path` names the checkpoint. See `load_trained`."""
     config = config_from_yaml(RecipeConfig, checkpoint.config_yaml, f"configuration inside {path}")
     tokenizer = restore_tokenizer(config.tokenizer, checkpoint.units, checkpoint.bpe_model, str(path))
     model = AsrModel(config.model, len(tokenizer.vocabulary))
@@ -122,7 +122,7 @@ def estimation_batches(
     chunkings = itertools.cycle([FULL_CONTEXT, *training.chunking.served()])
     if isinstance(dataset, SequentialDataset):
         loading = Loading(training.max_batch_seconds, training.max_batch_rows, config.seed, training.num_workers)
-        steps = math.ceil(count / ranks.world)  # the same in all ranks, because they exchange rows
+        steps = math.ceil(count / ranks.world)  # the same number in all ranks, because ranks exchange rows
         own = itertools.islice(chunkings, ranks.rank, None, ranks.world)
         loaded = itertools.islice(dataset.epoch(0, 0, steps, loading, ranks).batches, steps)
         for number, ((batch, *_), chunking) in zip(itertools.count(ranks.rank, ranks.world), zip(loaded, own)):
@@ -144,7 +144,7 @@ class Measured(NamedTuple):
 
 
 def measure(checkpoint: ModelCheckpoint, dev_list: Path, placement: Placement) -> Measured:
-    """Measure loss and error rate of a checkpoint on a data list, as training does; the ranks share the list."""
+    """Measure loss and error rate of a checkpoint on a data list, like validation in training; ranks share the list."""
     trained = restore(checkpoint, Path("checkpoint"))
     data_type = trained.config.data.data_type
     listed = data_type if data_type in ("sequential", "lhotse") else "auto"
@@ -161,7 +161,7 @@ def measure(checkpoint: ModelCheckpoint, dev_list: Path, placement: Placement) -
 
 
 def folded(trained: TrainedModel) -> AsrModel:
-    """Return a copy in eval mode with its norms folded and the position biases of its chunk sizes precomputed.
+    """Return a copy of the model in eval mode: norms folded, position biases of its chunk sizes precomputed.
 
     Raises:
         ValueError: the model has BatchNorms that cannot be folded (norm: batch).

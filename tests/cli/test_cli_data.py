@@ -146,7 +146,7 @@ def test_half_precision_without_instructions_for_it_is_reported(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": has, "avx2": True})
     note = (
-        "note: this processor has no instructions for bfloat16, so updates may take many times longer; "
+        "note: updates in bfloat16 may take many times longer on this processor than in float32; "
         "set training.precision=float32"
     )
     assert train("training.max_steps=1", "training.precision=bfloat16") == 0

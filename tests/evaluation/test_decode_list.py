@@ -143,6 +143,13 @@ def test_progress_depends_on_every_setting(trained, recordings, change):
     assert fingerprint(trained, recordings, options) != fingerprint(trained, recordings[1:], options)
 
 
+@pytest.mark.parametrize("change", [{"key": "other"}, {"start": 0.1}, {"end": 0.2}, {"channel": 2}])
+def test_progress_depends_on_what_is_decoded_of_each_recording(trained, recordings, change):
+    options = EvaluationOptions((GREEDY,), (Chunking(8, 2),))
+    others = [dataclasses.replace(recordings[0], **change), *recordings[1:]]
+    assert fingerprint(trained, recordings, options) != fingerprint(trained, others, options)
+
+
 def test_progress_of_several_ranks_comes_back_in_the_order_of_the_plan(tmp_path):
     batches = [
         DecodedBatch(n, [f"u{n}"], {"x": "y"}, n / 2, [Decoded(GREEDY, PLAIN, "8/2", [[n]], 0.1, 0.2)])

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = build_parser()
     args, rest = parser.parse_known_args(arguments)
-    # argparse fills `overrides` once, before the first option; it may return later overrides as unknown arguments.
+    # argparse fills the positional `overrides` only once; overrides after an option may come back as unknown arguments.
     unknown = [item for item in rest if item.startswith("-") or "=" not in item or not hasattr(args, "overrides")]
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")

@@ -36,7 +36,7 @@ def add(verb: Verb) -> None:
     p.add_argument(
         "--dev_data",
         type=Path,
-        help="data.list for comparing the average with the last of its checkpoints; the better of the two is written",
+        help="data.list to compare the average with the newest averaged checkpoint; the better of the two is written",
     )
     p.add_argument("--output", "--dst_model", type=Path, required=True, help="checkpoint to write")
     p.add_argument("--device", default="auto", help="device to compute on: auto, cpu, cuda, ...")
@@ -54,7 +54,7 @@ def average_command(args: argparse.Namespace) -> int:
 
 
 def _chosen(args: argparse.Namespace, placement: Placement) -> tuple[ModelCheckpoint, str]:
-    """Return the average, or the last of its checkpoints if that is better on the dev data, and a description."""
+    """Return a checkpoint and its description: the average, or its newest member if that is better on the dev data."""
     is_first = placement.ranks.is_first  # only the first rank prints
     paths = choose_checkpoints(args.model_dir, args.num, args.best)
     if is_first:

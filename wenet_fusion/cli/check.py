@@ -109,6 +109,7 @@ def _check_config(args: argparse.Namespace) -> None:
 
     Raises:
         ConfigError: with every problem of the file.
+        ValueError: --output names the file to translate.
     """
     file = read_wenet(args.path)
     if file is None:

@@ -34,13 +34,13 @@ def add(verb: Verb) -> None:
     p.add_argument(
         "--chunking",
         metavar="SIZE/LEFT",
-        help="chunk size (encoder frames) and left context (chunks) of a wenet-onnx or sherpa-onnx file; default: the "
-        "model's largest chunk size",
+        help="chunking of a wenet-onnx or sherpa-onnx file: chunk size in encoder frames, left context in chunks "
+        "(default: the model's largest chunk size)",
     )
     p.add_argument(
         "--data",
         type=Path,
-        help="data list: its utterances verify the file, calibrate int8 and measure the error rate of int8 files",
+        help="data.list to verify the file on; for int8 also to calibrate it and to measure its error rate",
     )
     p.add_argument(
         "--num_utterances", type=int, default=100, help="number of utterances of --data to use, spread over the list"

@@ -46,7 +46,7 @@ def add(verb: Verb) -> None:
         "--checkpoint",
         type=Path,
         metavar="CHECKPOINT",
-        help="model checkpoint whose weights a new run starts from, to fine-tune it; its vocabulary may differ",
+        help="model checkpoint to fine-tune: a new run starts from its weights; the vocabularies may differ",
     )
     p.add_argument(
         "--new_tokens",
@@ -109,7 +109,7 @@ def _precision_notes(trainer: Trainer) -> list[str]:
     if trainer.device.type != "cpu" or precision == "float32" or (precision == "bfloat16" and bfloat16_instructions()):
         return []
     return [
-        f"this processor has no instructions for {precision}, so updates may take many times longer; "
+        f"updates in {precision} may take many times longer on this processor than in float32; "
         "set training.precision=float32"
     ]
 
@@ -146,7 +146,7 @@ class _News:
     epoch = details = step
 
     def close(self, *_: object) -> None:
-        """See `Logger`."""
+        """Do nothing; the protocol `Logger` requires this method."""
 
     def print_notes(self) -> None:
         """Print the notes that are new since the start."""

@@ -61,7 +61,7 @@ class AttentionBeamSearch:
         self._blocks: list[Tensor] = []
         self._final: tuple[int, ...] = ()  # the stable prefix
         self._final_frames: tuple[int, ...] = ()
-        self._found: list[AttentionHypothesis] | None = [AttentionHypothesis((), 0.0)]  # None until it is computed
+        self._found: list[AttentionHypothesis] | None = [AttentionHypothesis((), 0.0)]  # None: outdated by new frames
 
     def advance(self, scores: FrameScores, encoder_out: np.ndarray) -> None:
         """Add T more frames, see `Search`. The search itself runs when hypotheses are requested."""
@@ -77,7 +77,7 @@ class AttentionBeamSearch:
             self._final, self._final_frames = best.ids, best.frames
 
     def stable_length(self) -> int:
-        """Return the number of committed tokens; later frames may change all others."""
+        """Return the number of final tokens; later frames may change all others."""
         return len(self._final)
 
     def hypotheses(self, count: int = 1) -> list[Hypothesis]:

@@ -47,7 +47,7 @@ class Decoded(NamedTuple):
     tokens: list[list[int]]  # token ids of each readable utterance
     encoder_seconds: float  # computing time of the encoder, which all searches of the chunking share
     search_seconds: float  # computing time of the search, rescoring included
-    words: list[list[Word]] | None = None  # words of each readable utterance with emission times; None: not requested
+    words: list[list[Word]] | None = None  # words by utterance, with emission times; None: not requested; []: unknown
 
     @property
     def condition(self) -> Condition:
@@ -188,7 +188,7 @@ def collect(batches: Iterable[DecodedBatch]) -> DecodedList:
             way = decoded.condition
             found.tokens.setdefault(way, {}).update(zip(batch.keys, decoded.tokens, strict=True))
             if decoded.words:
-                words = ([Word(*word) for word in row] for row in decoded.words)  # words of a file are lists
+                words = ([Word(*word) for word in row] for row in decoded.words)  # words read from a file are lists
                 found.words.setdefault(way, {}).update(zip(batch.keys, words, strict=True))
             found.encoder_seconds[way] = found.encoder_seconds.get(way, 0.0) + decoded.encoder_seconds
             found.search_seconds[way] = found.search_seconds.get(way, 0.0) + decoded.search_seconds

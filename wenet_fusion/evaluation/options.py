@@ -37,7 +37,7 @@ class EvaluationOptions:
     """Settings of an evaluation, which the constructor checks.
 
     Raises:
-        ValueError: a setting is unknown, missing or given twice, or a variant changes nothing in any of the modes.
+        ValueError: a setting is unknown, missing or given twice, or a variant has no effect in any mode.
 
     >>> options = EvaluationOptions(("ctc_greedy_search", "attention"), (Chunking(16, 4), Chunking(8, 8)))
     >>> [search.mode for search in options.searches]

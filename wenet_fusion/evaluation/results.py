@@ -94,7 +94,7 @@ class Row:
     words: int
     utterances: int
     utterances_wrong: int
-    utterances_empty: int  # with reference words but no text, such as those that a grammar rejects
+    utterances_empty: int  # utterances with reference words but no text, e.g. rejected by a grammar
     deletions_by_length: list[LengthRow]
     encoder_seconds: float
     search_seconds: float

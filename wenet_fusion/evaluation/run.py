@@ -114,14 +114,13 @@ def fingerprint(trained: TrainedModel, utterances: Sequence[Utterance], options:
         digest.update(weight.contiguous().numpy().tobytes())
     changed = {path: os.stat(path).st_mtime_ns for path in {item.source.path for item in utterances}}
     for item in utterances:
-        digest.update(
-            repr((item.key, item.source, item.seconds, item.start, item.end, changed[item.source.path])).encode()
-        )
+        part = (item.start, item.end, item.channel)
+        digest.update(repr((item.key, item.source, item.seconds, part, changed[item.source.path])).encode())
     return digest.hexdigest()
 
 
 def _check(model: AcousticModel, trained: TrainedModel, options: EvaluationOptions) -> None:
-    """Refuse modes and chunkings that the model does not support, before any work."""
+    """Refuse modes, chunkings and variants that the model does not support, before any work."""
     without_decoder = [mode for mode, search in SEARCH_MODES.items() if not search.needs_decoder]
     if trained.model.decoder is None and not set(options.modes) <= set(without_decoder):
         raise ValueError(f"{trained.path} has no attention decoder; choose from {', '.join(without_decoder)}")

@@ -9,9 +9,9 @@ from wenet_fusion.export.target import Exported, ExportOptions, Findings
 from wenet_fusion.model.chunking import Chunking, chunking_label
 
 MEANINGS = {
-    "float32": "the checkpoint's text on any processor",
-    "float16-packed": "the same text, faster, x86 only",
-    "int8": "constant scales, calibrated on --data; streams can share a batch",
+    "float32": "finds the checkpoint's text, on any processor",
+    "float16-packed": "finds the same text faster, on x86 only",
+    "int8": "constant scales, calibrated on --data, so that streams can share a batch",
     "int8-dynamic": "scales computed at every call, no calibration",
 }
 

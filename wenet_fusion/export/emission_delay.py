@@ -26,8 +26,8 @@ class MeasuredDelay(NamedTuple):
 
     emission_delay: EmissionDelay
     spread_seconds: float  # largest difference between the shifts of single chunk sizes
-    before: TimestampErrors  # of emission times
-    after: TimestampErrors  # of corrected times
+    before: TimestampErrors  # errors of the emission times
+    after: TimestampErrors  # errors of the corrected times
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers for meta.json."""

@@ -34,8 +34,8 @@ def export_model(
     and int8 files may add few errors.
 
     The files are written beside the destination, loaded again and run as their runtime runs them, on generated audio
-    and on `speech`. If the files hold the results of this verification, they are then written with the results, and
-    verified again. At the end, the files replace the destination.
+    and on `speech`. If meta.json is to hold the results of this verification, the files are written again with the
+    results, and verified again. At the end, the files replace the destination.
 
     Args:
         trained: the checkpoint.

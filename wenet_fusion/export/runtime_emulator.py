@@ -2,7 +2,7 @@
 
 Like those runtimes, the emulator relies on the order of a graph's inputs and on its metadata.
 
-Shapes: T feature frames of F mel bins, M encoder frames of a call, D width, V tokens, N hypotheses, U tokens.
+Shapes: B = 1 stream, T feature frames of F mel bins, W samples that the front-end keeps, N hypotheses.
 """
 
 from __future__ import annotations

@@ -89,8 +89,8 @@ class Exported:
 class Target(ABC):
     """Files for one runtime. To add a target, subclass this and add the class to `TARGETS` in flow.py.
 
-    The flow calls `check` and `build`; then, for each of `stages`, `write`, `load` and `operators`; if the target
-    `holds_findings`, `write`, `load` and `reads_back` once more; and last `finish`.
+    The flow calls `check` and `build`, then `write`, `load` and `operators` for each of `stages`. If the target
+    `holds_findings`, the flow calls `write` and `load` again, then `reads_back`. Last, it calls `finish`.
 
     Args:
         trained: the checkpoint.
@@ -110,7 +110,7 @@ class Target(ABC):
     holds_findings: ClassVar[bool] = True  # meta.json holds the results of verification, so the file is written twice
     for_our_runtime: ClassVar[bool] = False  # our runtime reads the file, which can hold the emission delay
     batches: ClassVar[bool] = True  # the runtime steps several streams as one batch
-    decoding: ClassVar[DecodingOptions] = DecodingOptions()  # decoding options to measure error rates
+    decoding: ClassVar[DecodingOptions] = DecodingOptions()  # decoding options for measuring error rates
 
     def __init__(self, trained: TrainedModel, destination: Path, options: ExportOptions):
         self.trained, self.destination, self.precision = trained, destination, options.precision
@@ -158,7 +158,7 @@ class Target(ABC):
 
     @abstractmethod
     def operators(self, path: Path, precision: str, exported: AcousticModel) -> Counter[str]:
-        """Count the operators of a step; `exported` has just been loaded."""
+        """Count the operators of a step; `exported` is what `load` returned."""
 
     @abstractmethod
     def metadata(self, found: Findings | None) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """The eight methods of a TorchScript file that WeNet's C++ runtime calls; our runtime calls others.
 
 WeNet's runtime computes Kaldi's features and passes them chunk by chunk; our runtime passes samples. A right context of
-3 makes WeNet's window exactly 4 * chunk feature frames, so it passes no frame twice.
+3 makes WeNet's window exactly 4 * chunk feature frames, so WeNet passes no frame twice.
 
-Shapes: T feature frames of F mel bins, M encoder frames of a call, C cached frames, S = C + M keys, D width, H heads,
-K = D / H, L layers, R rows of a cache, W frames of a convolution's context, N hypotheses, U tokens with sos,
-V vocabulary.
+Shapes: B = 1 stream, T feature frames of F mel bins, M encoder frames of a call, C cached frames, S = C + M keys,
+D width, H heads, K = D / H, L layers, R rows of a cache, W frames of a convolution's context, N hypotheses,
+U tokens with sos, V vocabulary.
 """
 
 import math
@@ -36,8 +36,8 @@ WENET_METHODS = (
 class WenetCaches(nn.Module):
     """Convert the encoder's state to the two cache tensors of WeNet's runtimes, and back.
 
-    att_cache (R, H, C, 2K): a row for each tensor that grows with the cached frames (keys, then values); other rows are
-    zero. cnn_cache (R, 1, D, W): the values of all other tensors, flattened: first of the layers, then of the
+    att_cache (R, H, C, 2K): a row for each tensor of keys and values, which grow with the cached frames; other rows
+    are zero. cnn_cache (R, 1, D, W): the values of all other tensors, flattened: first of the layers, then of the
     subsampling, then zeros. R is the number of rows that these values need, and at least L.
 
     Args:

@@ -98,7 +98,7 @@ class Trainer:
         self._is_tried = not config.check_largest_batch  # true: the largest batch was tried, or the setting is off
         self.step = 0  # updates so far, skipped ones included
         self.epoch = 0
-        self.batch = 0  # position in the epoch after the last update, see `LoadedBatch.position`; 0: its start
+        self.batch = 0  # position in the epoch after the last update, see `LoadedBatch.position`; 0: start
         self.skipped_steps = 0
         self.epoch_loss, self.epoch_updates = 0.0, 0  # sum of losses and number of updates, without skipped ones
         self.stop_requested = False  # set to True: the run ends after this or the next update, and saves its state
@@ -246,7 +246,7 @@ class Trainer:
         self.files.save_model(ModelCheckpoint(*model, self.step, dev_loss, dev_error_rate))
 
     def _save_state(self) -> None:
-        """Write training_state.pt, which `_resume` reads. Every rank must call it: each has its own generator."""
+        """Write training_state.pt, which `_resume` reads. Every rank must call this: each has its own random state."""
         rng, cuda_rng = random_states(Placement(self.device, self.ranks))
         if not self.ranks.is_first:
             return

@@ -38,7 +38,7 @@ class TrainingConfig:
     save_interval_steps: int = 500  # updates between two saves of the training state; validations save it, too
     validate_interval_steps: int = 0  # updates between two validations; 0: validate after every epoch
     dev_ctm: str = ""  # CTM file with word times of the dev list, to measure emission delays; empty: do not measure
-    save_in_background: bool = False  # save while training goes on; needs memory for a copy of the training state
+    save_in_background: bool = False  # save in a thread if save_interval_steps >= 10; needs memory for a state's copy
     keep_checkpoints: int = 30  # newest step_*.pt files to keep
     keep_best_checkpoints: int = 0  # best step_*.pt files to keep in addition
     best_by: Score = "error_rate"  # dev score that ranks checkpoints; the other score breaks ties

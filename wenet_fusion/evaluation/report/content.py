@@ -31,7 +31,7 @@ class ConditionErrors(NamedTuple):
     interval: Interval | None
     real_time_factor: float | None = None
     delay: str = ""  # percentiles 50 / 90 / 95 of the emission delay of words, ms; empty: not measured
-    insertions_per_hour: float | None = None  # if there are no reference words; None: unknown
+    insertions_per_hour: float | None = None  # None: there are reference words, or the duration is unknown
 
     @property
     def name(self) -> str:

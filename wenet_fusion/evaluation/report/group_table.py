@@ -38,7 +38,7 @@ def read_groups(path: Path, keys: Sequence[str]) -> dict[str, str]:
 
 
 def group_table(conditions: Sequence[ConditionErrors], groups: Mapping[str, str], noun: str = "words") -> Table:
-    """Return the error rates of groups (insertions of groups without words): a row per condition, a column per group.
+    """Return error rates, or insertions if a group has no reference words: a row per condition, a column per group.
 
     Args:
         conditions: conditions of an evaluation.

@@ -12,7 +12,7 @@ Record = dict[str, Any]  # a JSON object that another program wrote
 
 
 def read_streams(paths: Sequence[Path]) -> list[Record]:
-    """Read stream.json files; `reliability` holds the reliability.json beside each, or None if there is none.
+    """Read stream.json files; add to each, as `reliability`, the reliability.json beside it, or None without one.
 
     Raises:
         ValueError: a file is not a stream.json.

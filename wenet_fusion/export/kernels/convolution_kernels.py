@@ -2,8 +2,8 @@
 
 Each module computes the same as the module it replaces, with the same state.
 
-Shapes: B rows, T feature frames, N samples, F mel bins, C channels, D width, W frames of context or samples of a
-window.
+Shapes: B rows, T feature frames, N samples, F mel bins, C channels, D width, K taps, W frames of context or samples of
+a window.
 """
 
 from typing import List, Optional, Tuple, Union
@@ -123,8 +123,8 @@ class ProductSpectrum(nn.Module):
     """A `Spectrum` as a matrix product.
 
     torch may compute a convolution differently for one row than for several rows. Its sums then round differently, and
-    int8 layers after it may turn this into a difference of a whole quantisation step. With a matrix product, a row has
-    the same result in every batch on more processors, but no library guarantees this.
+    int8 layers after it may turn this into a difference of a whole quantisation step. A matrix product has
+    this dependence on fewer processors, but no library guarantees that a row has the same result in every batch.
 
     Args:
         source: the spectrum as a convolution.

@@ -109,7 +109,7 @@ def input_ranges(model: nn.Module, run: Callable[[], None]) -> dict[str, InputRa
 
 
 def make_static(model: nn.Module, ranges: dict[str, InputRange]) -> None:
-    """Replace the linear layers below `model`, and the ReLUs fused to them, in place."""
+    """Replace the linear layers below `model`, and the ReLUs fused to them, by `StaticLinear`, in place."""
     for name, module in list(model.named_modules()):
         for child_name, child in [] if isinstance(module, intrinsic.LinearReLU) else list(module.named_children()):
             linear = child[0] if isinstance(child, intrinsic.LinearReLU) else child

@@ -36,7 +36,7 @@ def pack_kernels(
     Args:
         model: a fused model in eval mode.
         precision: precision of the weights of all linear layers. "float16-packed" computes in float32. "int8" has
-            constant scales for the activations. "int8-dynamic" scales each block by its own largest value, so its
+            constant scales for the activations. "int8-dynamic" scales each block by its own range of values, so its
             results depend on the block and the batch.
         calibrate: runs a model over typical speech; "int8" needs it.
 

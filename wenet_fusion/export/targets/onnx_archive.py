@@ -161,7 +161,7 @@ def _write_step(model: StreamingModel, path: Path, domains: Sequence[str]) -> Pa
         "lengths": torch.full([batch], frames * model.frame_samples),
         **dict(zip(names, model.init_state(batch, cached, 1))),
     }
-    # An input and an output must not share a name, so the output lengths are called frames.
+    # An input and an output must not share a name, so the output `lengths` is called `frames`.
     scores = ["frames" if field == "lengths" else field for field in StepOutput._fields]
     outputs = [*scores, *(f"next_{name}" for name in names)]
     axes = {name: {0: BATCH} for name in [*inputs, *outputs]}

@@ -147,10 +147,10 @@ class _Reshape(torch.autograd.Function):
 
 
 class _ConstantShapes(TorchFunctionMode):
-    """Make graphs split the last axis, and join the last axes, with constant shapes.
+    """Write `unflatten` of the last axis, and `flatten` up to the last axis, as reshapes to constant shapes.
 
-    If another axis is split, the graph computes the sizes, because after `unflatten` the exporter would treat all sizes
-    of the example as constants.
+    `unflatten` of another axis becomes a reshape to sizes that the graph computes. The exporter itself would write the
+    sizes of the example as constants.
     """
 
     def __torch_function__(

@@ -60,7 +60,7 @@ class SherpaOnnx(FeatureTarget):
         self.described |= {"model_author": "wenet_fusion", "comment": "streaming"}
 
     def write(self, path: Path, precision: str, found: Findings | None) -> None:
-        """Write the graph in float32, or quantise the graph that was written."""
+        """Write the graph in float32; for int8-dynamic, quantise the float32 graph at `path` in place."""
         if precision == "float32":
             write_encoder(EncoderWithCtc(MaskedEncoder(self.model)), INPUTS, OUTPUTS, (1,), path, self.described)
             return

@@ -19,7 +19,7 @@ from wenet_fusion.model.asr_model import SOS_EOS
 from wenet_fusion.model.chunking import FULL_CONTEXT, Chunking
 from wenet_fusion.trained_model import TrainedModel, folded, look_up_biases
 
-EXAMPLE_FRAMES, EXAMPLE_CACHE = 14, 7  # unequal T and C, see `write_onnx`; 14 feature frames end in an encoder frame
+EXAMPLE_FRAMES, EXAMPLE_CACHE = 14, 7  # unequal T and C, see `write_onnx`; 14 feature frames are 3.5 encoder frames
 
 
 def wenet_model(trained: TrainedModel) -> WenetModel:

@@ -110,7 +110,7 @@ class WenetOnnx(FeatureTarget):
             )
 
     def replacing(self) -> AbstractContextManager[Path]:
-        """Return a context with a temporary folder, whose files replace the earlier ones all at once."""
+        """Return a context with a temporary folder, whose files replace the earlier set; see `replacing_set`."""
         everything = [f"{name}{suffix}" for suffix in SUFFIXES.values() for name in GRAPHS]
         return replacing_set(self.destination, [*everything, UNITS])
 
@@ -120,7 +120,7 @@ class WenetOnnx(FeatureTarget):
         self.described["output_dir"] = self.destination.name
 
     def write(self, path: Path, precision: str, found: Findings | None) -> None:
-        """Write the three graphs in float32, or quantise the graphs that were written."""
+        """Write the three graphs in float32; for int8-dynamic, quantise the float32 graphs in `path`."""
         exact = self._graphs(path, "float32")
         if precision != "float32":
             for source, target in zip(exact, self._graphs(path, precision)):

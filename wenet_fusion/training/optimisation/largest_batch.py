@@ -15,7 +15,7 @@ from wenet_fusion.ranks import Ranks
 from wenet_fusion.training.optimisation.trial import leaving_no_trace
 from wenet_fusion.training.optimisation.update import Gradients
 
-_SEARCH_STEPS = 4  # halvings between a number of rows that fits and one that does not
+_SEARCH_STEPS = 4  # most trials between a number of rows that fits and one that does not
 
 
 def check_largest_batches(
@@ -23,7 +23,7 @@ def check_largest_batches(
 ) -> None:
     """Run batches of these sizes forward and backward, without changing the run.
 
-    The batches hold noise, because only their size matters. Every rank must call it, with the same sizes.
+    The batches hold noise, because only their size matters. Every rank must call this function with the same sizes.
 
     Args:
         sizes: sizes of the batches that need the most memory in an epoch.

@@ -16,7 +16,7 @@ COEFFICIENTS, STEPS = (3.4445, -4.7750, 2.0315), 5  # of the Newton-Schulz itera
 
 
 def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
-    """Return whether Muon updates a parameter: a matrix in a layer, not an embedding, an output layer or a bias table.
+    """Return whether Muon updates a parameter: a matrix of layers or subsampling, no embedding, output or bias table.
 
     >>> weight = nn.Parameter(torch.zeros(4, 4))
     >>> [is_hidden_matrix(name, weight) for name in ("encoder.layers.0.attention.qkv.weight", "decoder.out.weight")]

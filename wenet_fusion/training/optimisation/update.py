@@ -34,8 +34,8 @@ class Gradient(NamedTuple):
     loss: float  # mean over the utterances of all batches and ranks
     ctc_loss: float
     attention_loss: float
-    intermediate_loss: float  # see `Losses`
-    consistency_loss: float
+    intermediate_loss: float  # CTC loss of the intermediate layers
+    consistency_loss: float  # CR-CTC loss
     norm: float
     stop: bool  # a rank was asked to stop
 
@@ -50,13 +50,13 @@ class Gradients:
     """Compute the gradients of updates over all ranks.
 
     Each utterance of an update has the same weight, and BatchNorm uses the frames of all ranks. So several ranks train
-    as one process would with their batches joined.
+    as one process would train on their joined batches.
 
     Args:
         model: the model, on its device.
         config: settings of the training: chunkings, precision, clipping.
         spec_augment: settings of random changes of features.
-        seed: seed of the random draws, which also depend on step and position.
+        seed: seed of the random draws, which also depend on the step and on the position in the update.
         ranks: this process and the others.
 
     >>> from wenet_fusion.model.asr_model import ModelConfig
@@ -90,12 +90,12 @@ class Gradients:
         if self._ranks.world > 1 and trained != self._trained:
             self._parallel = model = self.model  # drops the old wrapper: only one at a time may watch a parameter
             unused = model.reverse_decoder is not None and model.config.loss.reverse_weight == 0
-            # BatchNorm statistics need no broadcast: every rank computes the same from the same numbers.
+            # BatchNorm statistics need no broadcast: every rank computes the same ones from the same numbers.
             self._parallel = DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=unused)
         self._trained = trained
 
     def compute(self, step: int, batches: Sequence[Batch], optimizer: torch.optim.Optimizer, stop: bool) -> Gradient:
-        """Compute the mean gradient over the utterances of all batches, and leave it, clipped, in the parameters.
+        """Compute the mean gradient over all utterances of the batches, clip it and store it in the parameters' `grad`.
 
         Args:
             step: number of the update.
@@ -168,7 +168,7 @@ class Gradients:
                 yield
 
     def _losses(self, batch: Batch, step: int, index: int, first_row: int) -> Losses:
-        """Return the losses of batch `index` of an update; `first_row` counts the rows of this batch in lower ranks."""
+        """Return the losses of an update's batch `index`, of which lower ranks hold `first_row` rows."""
         chunking = draw_chunking(self._config.chunking, random.Random(f"{self._seed}/{step}/{index}"))
         rngs = [np.random.default_rng([self._seed, step, index, first_row + row]) for row in range(len(batch.keys))]
         # Separate generators: the masks of a run stay the same when substitution or trimming is switched on.

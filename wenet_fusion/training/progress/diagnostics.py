@@ -1,4 +1,4 @@
-"""Diagnostics of a run: speed, memory, and the gap between batch and running statistics of BatchNorm."""
+"""Diagnostics of a run: speed, memory, and losses with BatchNorm's batch statistics and its running statistics."""
 
 import resource
 import sys

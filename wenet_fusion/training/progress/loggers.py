@@ -59,10 +59,10 @@ class TensorBoardLogger:
 
 
 class Loggers:
-    """Pass the numbers of a run to several loggers, or to none, as in ranks other than the first.
+    """Pass the numbers of a run to any number of loggers.
 
-    The first logger is the log file of the run: its errors end the run. If another logger fails, a warning is printed
-    and it gets no more numbers, so a tracking server that is down does not end a training.
+    An error of the first logger, in rank 0 the log file of the run, ends the run. If another logger fails, a warning is
+    printed, and this logger gets no more numbers. So a tracking server that is down does not end a training.
 
     Args:
         loggers: the loggers; each gets all numbers.

@@ -40,7 +40,7 @@ class MlflowLogger:
             raise unusable_package("mlflow", _MISSING, error) from error
         self._metric = Metric
         if not os.environ.get("MLFLOW_TRACKING_URI"):
-            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # a folder needs no database and no server
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # recent versions refuse a folder without it
         where = os.environ.get("MLFLOW_TRACKING_URI") or (model_dir / "mlruns").resolve().as_uri()
         self._client = MlflowClient(where)
         id_file = model_dir / "mlflow_run.txt"

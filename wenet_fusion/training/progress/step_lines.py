@@ -27,7 +27,7 @@ class StepLines:
         self._first, self._began, self._last = 0, 0.0, 0.0  # the first update and its time, the time of the last line
 
     def due(self, step: int, epoch: int, values: Mapping[str, float]) -> str:
-        """Return a line with the mean loss since the last line and numbers of this update; empty if none is due."""
+        """Return a line with the mean loss since the last line and numbers of this update, or an empty string."""
         if on_terminal():
             return ""
         now, left = time.monotonic(), ""

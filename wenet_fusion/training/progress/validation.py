@@ -34,7 +34,7 @@ class Validation(NamedTuple):
     errors: ErrorCounts
     rate_name: str  # WER, or CER for languages without spaces
     samples: tuple[Sample, ...] = ()  # the first utterances of the list
-    delay: DelayPercentiles | None = None  # emission delay of correct words; None without known word times
+    delay: DelayPercentiles | None = None  # emission delay of correct words; None if no such word has a known time
 
     def numbers(self) -> dict[str, float]:
         """Return the numbers for the log of a run."""

@@ -43,7 +43,7 @@ class WandbLogger:
         config = yaml.safe_load(config_yaml)
         self._run = wandb.init(dir=str(model_dir), id=run_id, name=model_dir.name, resume="allow", config=config)
         self._run.define_metric("step")
-        self._run.define_metric("*", step_metric="step")  # a resumed run may write steps again
+        self._run.define_metric("*", step_metric="step")  # wandb's own step cannot go back after a resume
 
     def step(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
         """Write the numbers of an update."""

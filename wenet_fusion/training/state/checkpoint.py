@@ -1,7 +1,7 @@
-"""Read and write the files of a training run; every file is replaced atomically.
+"""Read and write the checkpoints and the state of a training run; every file is replaced atomically.
 
-A run's folder holds `step_N.pt`, the models of the last and best validations, for evaluation, averaging and export, and
-`training_state.pt`, from which the run resumes.
+`step_N.pt` are the models of the last and best validations, for evaluation, averaging and export. The run resumes from
+`training_state.pt`.
 """
 
 import math
@@ -69,9 +69,9 @@ class TrainingState:
     train_hashes: Tensor | None = None  # hashes of the training list, see `DataContents`; None in earlier versions
     dev_hashes: Tensor | None = None  # hashes of the dev list
     scaler: dict[str, Any] = field(default_factory=dict)  # the loss scale of float16
-    origin: dict[str, str] = field(default_factory=dict)  # see `Origin`
-    average: dict[str, Tensor] = field(default_factory=dict)  # see `WeightAverage`
-    trusts_durations: bool = False  # True: durations come from the list; False: earlier versions measured the audio
+    origin: dict[str, str] = field(default_factory=dict)  # the checkpoint that gave the first weights, see `Origin`
+    average: dict[str, Tensor] = field(default_factory=dict)  # moving average of the weights; empty: none
+    trusts_durations: bool = False  # True: durations come from the list; False: an earlier version measured them
 
 
 def checkpoint_name(step: int) -> str:
@@ -275,7 +275,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], o
     try:
         optimizer.load_state_dict(state)
         moments = [(weight, value) for weight, values in optimizer.state.items() for value in values.values()]
-        fits = all(value.shape in ((), weight.shape) for weight, value in moments)  # a fused kernel would crash
+        fits = all(value.shape in ((), weight.shape) for weight, value in moments)  # else a fused kernel crashes
     except (KeyError, ValueError):
         fits = False
     if not fits:

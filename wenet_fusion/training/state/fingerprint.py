@@ -57,7 +57,7 @@ def weight_settings(config_yaml: str, defaults_yaml: str = "") -> dict[str, Any]
     settings = {**_flat(yaml.safe_load(defaults_yaml) or {}), **_flat(yaml.safe_load(config_yaml) or {})}
     neutral = {f"training.{name}" for name in (*NEUTRAL_SETTINGS, *BATCH_SETTINGS)}
     neutral |= {"data.sequential.retries", "data.sequential.allow_commands"}
-    if settings.get("data.data_type") != "sequential":  # this setting changes only the tokens, which are compared
+    if settings.get("data.data_type") != "sequential":  # special_tokens changes only tokens, and these are compared
         neutral.add("tokenizer.special_tokens")
     return {
         name: value
@@ -105,7 +105,7 @@ def _has_filters(config_yaml: str) -> bool:
 
 
 def changed_batches(state: TrainingState, fingerprint: RunFingerprint) -> str:
-    """Return what has changed the batches since a state was saved; empty if a run can resume within the epoch."""
+    """Return what has changed the batches since a state was saved; empty if nothing has, so the epoch can go on."""
     before, now = (_flat(yaml.safe_load(text)) for text in (state.config_yaml, fingerprint.config_yaml))
     if any(before.get(f"training.{name}") != now.get(f"training.{name}") for name in BATCH_SETTINGS):
         return "the size of the batches"
@@ -175,7 +175,7 @@ def check_ranks_agree(ranks: Ranks, fingerprint: RunFingerprint, step: int, mode
     """Check that configuration, vocabulary, data and step agree in all ranks. Every rank must call it.
 
     Raises:
-        ValueError: they differ; the message says in what, and lists the steps if these differ.
+        ValueError: they differ; if the steps differ, the message lists them.
     """
     run = fingerprint
     if len(set(ranks.all((run.config_yaml, run.units, run.bpe_model, run.data_digest)))) > 1:
@@ -194,7 +194,7 @@ def _shown(names: list[str], settings: Mapping[str, Any]) -> str:
 
 
 def _earlier_data_hint(state: TrainingState) -> str:
-    """Return a hint for restoring the run's data if its version had no filters, or measured durations."""
+    """Return hints for restoring the data of a run whose version had no filters, or kept only a digest of the data."""
     hint = "" if _has_filters(state.config_yaml) else _FILTERS_HINT
     return hint if state.trusts_durations or state.train_hashes is not None else hint + _DURATIONS_HINT
 

@@ -1,7 +1,4 @@
-"""Start a run from the weights of a checkpoint: copy tensors, and map the rows of vocabulary tensors by token.
-
-Shapes: V tokens, D width.
-"""
+"""Start a run from the weights of a checkpoint: copy tensors, and map the rows of vocabulary tensors by token."""
 
 import hashlib
 from collections.abc import Mapping, Sequence

@@ -37,15 +37,15 @@ class Keeping(NamedTuple):
 class RunFiles:
     """Write the checkpoints and the training state of a run.
 
-    A kill loses at most `interval` updates. A state to write in the background is therefore taken after 90 %
-    of the interval, and training waits if it is not written after the other 10 %. Files are completed in the
+    A kill loses at most `interval` updates. A state to write in the background is therefore copied after 90 %
+    of the interval, and training waits if the copy is not on disk after the other 10 %. Files are completed in the
     order in which they were submitted.
 
     Args:
         model_dir: folder of the run.
         interval: largest number of updates that a kill may lose.
         keeping: which checkpoints to keep.
-        in_background: write in a thread; needs memory for a copy of the state.
+        in_background: write in a thread if `interval` is at least 10; needs memory for a copy of the state.
 
     >>> [step for step in range(1, 41) if RunFiles(Path("exp"), 20, Keeping(3), in_background=True).is_due(step)]
     [18, 36]
