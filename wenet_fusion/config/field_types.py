@@ -53,12 +53,12 @@ def item_types(kind: Any, length: int) -> list[Any] | None:
 
 
 def describe_type(kind: Any) -> str:
-    """Return a type in plain words, e.g. "a list of a whole number"."""
+    """Return a type in plain words, e.g. "a list (each item: a whole number)"."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin in (Union, types.UnionType):
         return " or ".join("null" if argument is type(None) else describe_type(argument) for argument in arguments)
     if origin is tuple and arguments[-1] is Ellipsis:
-        return f"a list of {describe_type(arguments[0])}"
+        return f"a list (each item: {describe_type(arguments[0])})"
     if origin is tuple:
         return f"a list [{', '.join(describe_type(argument) for argument in arguments)}]"
     if origin is Literal:
