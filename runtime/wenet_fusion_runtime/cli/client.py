@@ -211,8 +211,8 @@ def _hot_words(options: argparse.Namespace) -> tuple[HotWord, ...]:
     biases = bool(given.usable) or options.context is not None or options.grammar is not None
     if options.wenet and (biases or options.chunk is not None or options.left is not None or given_endpoint(options)):
         raise ValueError(
-            "WeNet's server takes no hot words, grammars, chunks or endpoint rules from a session, and no context: "
-            "omit these options, or omit --wenet if the server is ours"
+            "WeNet's server takes no hot words, grammars, chunks or endpoint rules from a client, and no context: "
+            "omit these options, or omit --wenet if the server is wenet-fusion-runtime serve"
         )
     return given.usable
 
