@@ -76,7 +76,7 @@ def add(commands: Commands) -> None:
         "--channels",
         type=int,
         metavar="N",
-        help="channels to capture (default: 1, or as many as --channel needs; for a pipe those of its wav header, or 1)",
+        help="channels to capture (default: 1, or as --channel needs; for a pipe, those of its wav header, or 1)",
     )
     mic.add_argument("--channel", type=int, metavar="N", help="channel to recognise, from 1; 0: mean of all (default)")
     mic.add_argument("--save", type=Path, metavar="FILE.wav", help="save the audio to this new file")

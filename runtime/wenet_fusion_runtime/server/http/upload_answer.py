@@ -1,4 +1,4 @@
-"""Protocols of upload routes, which read the options of an upload and write its response; the route of /transcribe."""
+"""Interfaces of upload routes, which read the options of an upload and write its response; the route of /transcribe."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class RealtimeConnection(LiveConnection):
             found = None
             try:
                 if isinstance(message, bytes):
-                    raise BadEvent(ClientError(Reason.PROTOCOL, "a binary message; send events as JSON text"))
+                    raise BadEvent(ClientError(Reason.PROTOCOL, "the message is binary; send events as JSON text"))
                 found = self._parsed(message)
                 if found.kind != realtime_events.APPEND or not found.audio:
                     await self._pace.wait(1)
