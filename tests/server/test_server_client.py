@@ -119,7 +119,7 @@ def test_endpoint_rules_reach_the_server(
     assert client(server, folder / "one.wav", "--wenet", "--silence_probability", "0.8") == 1
     message = capsys.readouterr().err
     assert "takes no hot words, grammars, chunks or endpoint rules" in message
-    assert "and no context: omit these options, or omit --wenet if the server is ours" in message
+    assert "and no context: omit these options, or omit --wenet if the server is wenet-fusion-runtime" in message
 
 
 def test_recordings_that_fail_are_reported_and_the_others_are_sent(

@@ -113,7 +113,7 @@ def add(commands: Commands) -> None:
         default=30.0,
         metavar="S",
         help="after a lost connection, try for S seconds to connect again and go on after the last final text; audio "
-        "from standard input is kept meanwhile; 0: never (default: %(default)g)",
+        "from standard input is kept meanwhile; 0: do not try (default: %(default)g)",
     )
     add_hot_word_arguments(client)
     add_context_argument(client)
@@ -211,8 +211,8 @@ def _hot_words(options: argparse.Namespace) -> tuple[HotWord, ...]:
     biases = bool(given.usable) or options.context is not None or options.grammar is not None
     if options.wenet and (biases or options.chunk is not None or options.left is not None or given_endpoint(options)):
         raise ValueError(
-            "WeNet's server takes no hot words, grammars, chunks or endpoint rules from a session, and no context: "
-            "omit these options, or omit --wenet if the server is ours"
+            "WeNet's server takes no hot words, grammars, chunks or endpoint rules from a client, and no context: "
+            "omit these options, or omit --wenet if the server is wenet-fusion-runtime"
         )
     return given.usable
 

@@ -46,9 +46,9 @@ def add_command(
             "model",
             type=Path,
             metavar="MODEL",
-            help="model file that wenet-fusion export wrote; or a model that WeNet's scripts exported: a folder with "
-            "final.zip or encoder.onnx, or a streaming file for sherpa-onnx (default: the installed package "
-            "wenet_fusion_model, with its language model)",
+            help="model file that wenet-fusion export wrote; or a model of WeNet: final.zip, encoder.onnx, a streaming "
+            "file for sherpa-onnx, or their folder (default: the package wenet_fusion_model if it is installed, "
+            "else the runtime's own model; with its language model and search options)",
         )
         command.add_argument(
             "--units",

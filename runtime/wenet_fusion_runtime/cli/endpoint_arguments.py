@@ -21,7 +21,10 @@ _RULES: tuple[tuple[str, str], ...] = (
         "silence so far",
     ),
     ("complete_seconds", "shortest silence after which a sentence counts as complete"),
-    ("complete_pause_seconds", "mean pause within a sentence; each such silence multiplies the odds of its end by e"),
+    (
+        "complete_pause_seconds",
+        "mean pause within a sentence; each silence of this length multiplies the odds of the sentence's end by e",
+    ),
 )
 
 

@@ -32,7 +32,7 @@ from wenet_fusion_runtime.stream.decoding_options import LIVE_OPTIONS
 from wenet_fusion_runtime.stream.endpoints import LONGEST_SECONDS
 from wenet_fusion_runtime.stream.stream import Stream
 
-MUTE_SECONDS = 3.0  # zeros from the start for this long cause a notice
+MUTE_SECONDS = 3.0  # a recording that begins with zeros for this long causes a notice
 MUTED = "only zeros so far: check that the microphone is not muted and this program may use it"
 ROUNDING_SECONDS = 1e-6  # tolerance when sums of durations are compared
 MAX_LATENCIES = 20000  # number of most recent chunks that the summary of --latency covers
@@ -76,9 +76,9 @@ def add(commands: Commands) -> None:
         "--channels",
         type=int,
         metavar="N",
-        help="number of channels to capture (default: 1, or as --channel needs; for a pipe, as its wav header says)",
+        help="channels to capture (default: 1, or as --channel needs; for a pipe, those of its wav header, or 1)",
     )
-    mic.add_argument("--channel", type=int, metavar="N", help="channel to recognise, from 1; 0: their mean (default)")
+    mic.add_argument("--channel", type=int, metavar="N", help="channel to recognise, from 1; 0: mean of all (default)")
     mic.add_argument("--save", type=Path, metavar="FILE.wav", help="save the audio to this new file")
     mic.add_argument("--seconds", type=float, metavar="S", help="end after S seconds of audio (default: at Ctrl-C)")
     add_format_arguments(mic, "segment")

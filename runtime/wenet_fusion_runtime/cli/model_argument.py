@@ -19,10 +19,10 @@ _SUFFIXES = (".zip", ".onnx", ".pt", ".pt2")
 
 
 def parse_with_installed_model(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse a command line; if it names no MODEL, the installed model and its language model are used.
+    """Parse a command line; if it names no MODEL, use the installed model, its language model and search options.
 
-    The first positional argument of `transcribe` is a MODEL if it ends like an exported file, is an archive, or is a
-    folder that holds a model. Without an installed model, two or more positional arguments begin with the MODEL.
+    The first positional argument of `transcribe` is a MODEL if it has the suffix of an exported file, is an archive, or
+    is a folder that holds a model. Without an installed model, two or more positional arguments begin with the MODEL.
 
     Args:
         parser: the program's parser.

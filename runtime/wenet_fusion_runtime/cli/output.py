@@ -58,8 +58,8 @@ class Destination:
     """Opens a sink for each recording. A file appears complete at the end, or not at all.
 
     Args:
-        output: a file, or a folder for a file per recording: an existing folder, a path with a slash at its end, or a
-            new path if `each` is set and there are several recordings. None is standard output.
+        output: a file, or a folder, which gets one file per recording. A path is a folder if it exists as one or ends
+            in a slash; also if it is new, `each` is set and there are several recordings. None is standard output.
         recordings: paths of all recordings.
         suffix: suffix of the files in a folder, with its dot.
         each: the format allows only one recording per file.

@@ -98,7 +98,7 @@ def build_recognizer(options: argparse.Namespace, nbest: int | None = None) -> t
     if options.context is not None:
         known = () if decoding.language_model is None else decoding.language_model.words
         terms = TermFinder(vocabulary, known).find(read_context(options.context))
-        hot_words = check_hot_words([*hot_words, *map(HotWord, terms)], vocabulary).usable  # the first boost counts
+        hot_words = check_hot_words([*hot_words, *map(HotWord, terms)], vocabulary).usable  # hot words keep boosts
     recognizer = Recognizer(model, replace(decoding, hot_words=hot_words))
     # Exclude the loaded model from garbage collection, which would repeatedly pause recognition for 0.1 s.
     gc.collect()
@@ -107,9 +107,9 @@ def build_recognizer(options: argparse.Namespace, nbest: int | None = None) -> t
 
 
 def create_stream(recognizer: Recognizer, options: argparse.Namespace) -> Stream:
-    """Return a new stream with the chunk size of the arguments.
+    """Return a new stream with the chunk size and left context of the arguments.
 
     Raises:
-        ValueError: the model was not trained with the chunk size.
+        ValueError: the model was not trained with them.
     """
     return recognizer.create_stream(options.chunk, options.left, options.allow_untrained)

@@ -64,7 +64,7 @@ def add_search_arguments(parser: argparse.ArgumentParser, with_mode: bool = True
         ),
         ("length_penalty", "NATS", "subtract this from the score for each token; negative values favour longer texts"),
         ("token_threshold", "NATS", "prune tokens more than NATS below the frame's best; inf prunes none"),
-        ("blank_skip_threshold", "P", "skip frames in which blank is more probable than P, to save time; 1 skips none"),
+        ("blank_skip_threshold", "P", "consider only blank where it is more probable than P, to save time; 1: never"),
     ):
         group.add_argument(
             f"--{name}",
@@ -77,8 +77,8 @@ def add_search_arguments(parser: argparse.ArgumentParser, with_mode: bool = True
         "--confidence_threshold",
         type=float,
         metavar="P",
-        help="reject the text of a segment, such as noise or another language, if its confidence is lower: the sum "
-        "of its n tokens, divided by n + 1 (default: 0, or the installed model's)",
+        help="reject the text of a segment, e.g. of noise or another language, if its confidence (the sum of its n "
+        "tokens' confidences, divided by n + 1) is below P (default: 0, or the installed model's)",
     )
     group = parser.add_argument_group("language model")
     group.add_argument(
@@ -105,7 +105,7 @@ def add_search_arguments(parser: argparse.ArgumentParser, with_mode: bool = True
         type=float,
         metavar="NATS",
         help="subtract this from the score for each word that neither the language model nor a preferred hot word "
-        f"contains, so that no words are invented; 0 within a grammar (default: {defaults.unknown_word_penalty:g})",
+        f"contains, to find fewer invented words; 0 within a grammar (default: {defaults.unknown_word_penalty:g})",
     )
     add_hot_word_arguments(parser)
 
@@ -180,7 +180,7 @@ def search_options(options: DecodingOptions, arguments: argparse.Namespace) -> D
 
 
 def usable_hot_words(arguments: argparse.Namespace, vocabulary: Vocabulary) -> tuple[tuple[HotWord, ...], bool]:
-    """Return the hot words of the arguments that are usable with a vocabulary, and whether all are.
+    """Return the hot words of the arguments that are usable with a vocabulary, and whether all of them are.
 
     Unusable hot words are listed on standard error.
 
@@ -226,8 +226,8 @@ def add_grammar_arguments(parser: argparse.ArgumentParser) -> None:
         "--grammar_threshold",
         type=float,
         metavar="NATS",
-        help="reject speech for which the grammar costs more than NATS per token; inf rejects nothing (default: "
-        f"{DEFAULT_THRESHOLD:g})",
+        help="reject a sentence if its log-probability is more than NATS per token below that of the text without the "
+        f"grammar; inf rejects nothing (default: {DEFAULT_THRESHOLD:g})",
     )
 
 

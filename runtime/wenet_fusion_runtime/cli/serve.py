@@ -65,7 +65,7 @@ def add(commands: Commands) -> None:
         _serve,
         "Serve an exported model over WebSocket and HTTP. The server speaks WeNet's WebSocket protocol, transcribes "
         "uploads (POST /transcribe), answers /info, /healthz and /metrics, and has a page with a microphone at /. "
-        "SIGTERM, SIGHUP or Ctrl-C lets open sessions finish; a second one ends the server at once.",
+        "SIGTERM, SIGHUP or Ctrl-C lets open sessions finish; a second one ends the server within seconds.",
         [
             "final.zip",
             "final.zip --host 0.0.0.0 --port 8080 --workers 4 --token_file token",
@@ -75,7 +75,7 @@ def add(commands: Commands) -> None:
     _add_bind_arguments(serve.add_argument_group("address"))
     _add_access_arguments(serve.add_argument_group("access"))
     _add_limit_arguments(
-        serve.add_argument_group("limits", "A client that exceeds a limit gets an error that names the limit.")
+        serve.add_argument_group("limits", "A client that exceeds a limit waits, is disconnected, or gets an error.")
     )
     _add_engine_arguments(serve.add_argument_group("engine"))
     serve.add_argument(

@@ -118,7 +118,7 @@ def _feed(stream: Stream, reader: AudioReader, output: _Output, real_time: bool)
     """Transcribe one file.
 
     Returns:
-        The error of a damaged file, whose text before the damage was written; None for a whole file.
+        The error of a damaged file, whose text before the damage was written; None for an undamaged file.
     Raises:
         ValueError, OSError: the file has no audio before the damage.
     """
@@ -175,8 +175,8 @@ class _Output:
         self._writer = make_writer(options.format, name, named, hypotheses_of)
         self._partials = options.partials
         self._json = options.format == JSON
-        in_the_way = destination.is_standard and options.format != TEXT
-        self._in_place = not options.partials and not in_the_way and is_terminal(sys.stdout)
+        would_mix = destination.is_standard and options.format != TEXT
+        self._in_place = not options.partials and not would_mix and is_terminal(sys.stdout)
         self._line = LiveLine(sys.stdout)
         self._shown = ""
 

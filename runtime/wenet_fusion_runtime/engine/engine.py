@@ -40,8 +40,8 @@ class EngineOptions:
     max_batch: int = 16  # largest number of streams per step
     max_wait_seconds: float = 0.003  # longest time that a complete block waits for others to share its step
     max_sessions: int = 1000  # largest number of open sessions
-    max_waiting_seconds: float = 10.0  # limit of undecoded audio per session; two chunks if these are longer
-    batch_dynamic: bool = False  # batch int8-dynamic files too; their tokens then depend on the other streams
+    max_waiting_seconds: float = 10.0  # limit of undecoded audio per session; at least two chunks
+    batch_dynamic: bool = False  # batch int8-dynamic models too; their tokens then depend on the other streams
 
     def __post_init__(self) -> None:
         for name in ("workers", "max_batch", "max_sessions"):
@@ -56,9 +56,9 @@ class EngineOptions:
 class Engine:
     """Decode many sessions with one model. Any thread may call its methods; leaving a `with` block shuts it down.
 
-    A session yields the same tokens as its stream alone; scores differ by rounding only. Two kinds of models are
-    stepped one stream at a time: int8-dynamic models without `batch_dynamic`, because their output depends on the
-    batch; and models that accept only one row, such as WeNet's.
+    Without `batch_dynamic`, a session yields the same tokens as its stream decoded alone; scores differ by rounding
+    only. Two kinds of models are stepped one stream at a time: int8-dynamic models without `batch_dynamic`, because
+    their output depends on the batch; and WeNet's models, whose steps take one stream.
 
     The constructor returns after the warm-up of all workers. Each worker uses one core: the engine sets torch to one
     thread, which may affect the whole process; for onnxruntime, `load_model` sets the number of threads (default: 1).
@@ -105,8 +105,8 @@ class Engine:
             stream: a fresh stream of the engine's model (`Recognizer.create_stream`); the engine owns it from now on.
             on_update: called with each `Update` in a worker's thread; an exception from it ends the session.
             on_room: called in a worker's thread when audio was consumed without an update, e.g. by the resampler. An
-                owner that waits for room needs both callbacks.
-            after: an open session whose owner is about to call `end`; until then the new one may exceed the limit.
+                owner that waits for room must use `on_update` and `on_room`.
+            after: a session whose owner is about to call `end`; if it is open, the new one may exceed `max_sessions`.
         Raises:
             Unavailable: too many sessions are open, or the engine is shutting down.
         """
@@ -148,12 +148,12 @@ class Engine:
         try:
             if isinstance(self.model.backend, ThreadedBackend):  # onnxruntime's threads are set when the file is loaded
                 self.model.backend.use_one_thread()
-            for batch in range(1, min(2, self._max_batch) + 1):  # a backend may use other kernels for one row
+            for batch in range(1, min(2, self._max_batch) + 1):  # a backend may use other kernels for a batch of one
                 self.model.warm_up(batch)
         except Exception:  # each session reports its own error
             _LOG.exception("the model failed during the warm-up")
         warm.release()
-        while self._run(self._scheduler.take()):  # keeps no reference to the streams while it waits
+        while self._run(self._scheduler.take()):  # no variable keeps streams alive while a worker waits
             pass
 
     def _run(self, taken: list[Taken]) -> bool:

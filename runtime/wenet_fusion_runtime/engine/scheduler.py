@@ -14,8 +14,9 @@ from wenet_fusion_runtime.engine.job import Change, Group, Job, Phase, Piece, Ta
 class Scheduler:
     """Hands due jobs to workers, in batches that can share a step.
 
-    A job waits at most `max_wait_seconds` for others, and only while another job that can share its step is expected
-    within that time. Jobs are taken in the order in which they became due. Free workers share the queue evenly.
+    A due job waits at most `max_wait_seconds` for others, and only while another job that can share its step is
+    expected to become due in that time. Jobs are taken in the order in which they became due. Free workers share the
+    queue evenly.
 
     Args:
         max_jobs: largest number of open jobs.
@@ -38,7 +39,7 @@ class Scheduler:
         self._clock = clock
         lock = threading.Lock()
         self._changed = threading.Condition(lock)  # a job is due, or the scheduler was stopped
-        self._emptied = threading.Condition(lock)  # the last job is gone
+        self._emptied = threading.Condition(lock)  # no job is open, and no worker has one
         self._jobs: dict[Job, None] = {}
         self._queues: dict[Group, dict[Job, None]] = {}  # in the order in which jobs became due; never an empty queue
         self._free_workers = 0
@@ -150,13 +151,13 @@ class Scheduler:
                 self._free_workers -= 1
 
     def set_buffered(self, job: Job, seconds: float) -> None:
-        """Record the undecoded audio in a taken job's stream, so that its owner sees the room before the update."""
+        """Record the undecoded audio in a taken job's stream, so that its owner sees the new room during the update."""
         with self._changed:
             if job.phase is Phase.TAKEN:
                 job.buffered_seconds = seconds
 
     def give_back(self, job: Job, buffered_seconds: float, has_block: bool) -> None:
-        """Return a job after a step.
+        """Give a job back after a step.
 
         Args:
             job: one that `take` returned.
@@ -178,7 +179,7 @@ class Scheduler:
             return list(self._jobs)
 
     def close(self) -> None:
-        """Add no more jobs."""
+        """Refuse further jobs."""
         with self._changed:
             self._is_open = False
 

@@ -100,7 +100,7 @@ class Session:
     def set_hot_words(self, hot_words: Sequence[HotWord]) -> None:
         """Replace the hot words of the stream, beginning with the audio pushed next; see `Stream.set_hot_words`.
 
-        For tens of thousands of phrases this takes seconds.
+        A call with tens of thousands of phrases takes seconds.
 
         Raises:
             Backlog: MOST_CHANGES changes are waiting; nothing changed.

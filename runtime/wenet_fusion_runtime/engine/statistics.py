@@ -20,7 +20,7 @@ class Histogram:
     """
 
     bounds: tuple[float, ...]  # upper ends of the intervals, ascending
-    counts: tuple[int, ...]  # number of values in each interval, its upper end included; last: above all bounds
+    counts: tuple[int, ...]  # number of values in each interval, including its upper end; the last: above all bounds
     total: float  # sum of all values
 
     @property
@@ -38,7 +38,7 @@ class EngineStatistics(NamedTuple):
     finished: int  # sessions whose audio was decoded to its end
     failed: int  # sessions that ended with an error
     closed: int  # sessions that their owner closed
-    refused: int  # sessions that were not opened: too many, or the engine was shutting down
+    refused: int  # sessions that were not opened: too many were open, or the engine was shutting down
     audio_seconds: float  # decoded audio
     step_seconds: float  # time in the model, summed over workers
     search_seconds: float  # time in search, rescoring and closing of segments, summed over workers

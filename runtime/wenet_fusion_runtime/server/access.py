@@ -11,7 +11,7 @@ _PORTS = {"http": 80, "https": 443}
 # Pages within apps and browser extensions have origins with these schemes, e.g. tauri://localhost. The framework of the
 # app, or the browser, chooses the scheme.
 _APP_SCHEMES = ("tauri", "capacitor", "ionic", "chrome-extension", "moz-extension", "safari-web-extension")
-_NO_ORIGIN = "null"  # sandboxed pages, files, and some apps
+_NO_ORIGIN = "null"  # origin of sandboxed pages, of files and of some apps
 
 
 @dataclass(frozen=True)

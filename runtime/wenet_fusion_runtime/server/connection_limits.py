@@ -136,7 +136,7 @@ class _Places:
     def __init__(self) -> None:
         self.numbers = itertools.count()  # numbers of connections, in the order in which they are accepted
         self.by_descriptor: WeakValueDictionary[int, _CountedSocket] = WeakValueDictionary()
-        self.busy: WeakSet[_CountedSocket] = WeakSet()
+        self.busy: WeakSet[_CountedSocket] = WeakSet()  # connections with a session or an upload
 
 
 class _CountingListener(socket.socket):
@@ -156,7 +156,7 @@ class _CountingListener(socket.socket):
 
 
 class _CountedSocket(socket.socket):
-    """A connection, which is in the set `opened` until it is closed; also the `Seat` of its client."""
+    """A connection, which is in the set `opened` until it is closed; a `Seat`, see `fair_protocol`."""
 
     def __init__(self, accepted: socket.socket, opened: WeakSet[_CountedSocket], places: _Places, address: str) -> None:
         super().__init__(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())

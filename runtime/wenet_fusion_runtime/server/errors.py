@@ -18,14 +18,14 @@ class Reason(str, Enum):
     OPTION = "option"  # an option is unknown or its value is invalid
     SAMPLES = "samples"  # the audio cannot be decoded
     DECODER = "decoder"  # the decoder of an upload crashed, hung or needed too much memory
-    PROGRESS = "progress"  # the recognition of an upload made no progress
+    PROGRESS = "progress"  # an upload waited too long for a decoder, or its recognition made no progress
     MESSAGE_SIZE = "message_size"
     UPLOAD_SIZE = "upload_size"
     UPLOAD_TIME = "upload_time"
     AUDIO_SECONDS = "audio_seconds"
     START = "start_deadline"
     IDLE = "idle"
-    FLOOD = "flood"  # the client exceeds a budget of frames or pieces for too long
+    FLOOD = "flood"  # the client sends too many frames, events or small pieces
     SLOW_READER = "slow_reader"  # the client does not read what is sent
     FULL = "full"  # too many sessions or connections
     SHUTDOWN = "shutdown"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits for clients. Requests and sessions above a limit are refused or ended with a reason; excess data wait.
+    """Limits for clients. What exceeds a limit is refused, or ended (usually with a reason); excess data wait.
 
     Raises:
         ValueError: a value is not positive.

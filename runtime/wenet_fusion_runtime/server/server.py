@@ -37,7 +37,8 @@ def run(
 ) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP, then let open sessions finish within `drain_seconds`.
 
-    Meanwhile health checks are answered and new sessions refused. A second signal ends the open sessions at once.
+    Meanwhile health checks are answered and new sessions refused. A second signal ends the wait: sessions that are
+    still open have FINISH_SECONDS to send the text of their audio so far.
 
     Args:
         recognizer: decodes live sessions; uploads use the endpoint rules of files.

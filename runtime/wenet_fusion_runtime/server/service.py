@@ -1,4 +1,4 @@
-"""The state that connections and uploads share: recognizers, the engine, limits, metrics and the drain."""
+"""The state that connections and uploads share: recognizers, the engine, limits, metrics and the shutdown."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Service:
 
         Args:
             options: options of the session.
-            is_file: decode an uploaded file, whose upload may have begun before the server started to shut down.
+            is_file: decode an uploaded file. Its session opens even during a shutdown, because the upload has begun.
             after: an open session of the same client that is about to end; see `Engine.open`.
         Raises:
             ClientError: the options do not suit the model, too many sessions are open, or the server is shutting down.

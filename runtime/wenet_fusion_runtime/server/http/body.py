@@ -10,7 +10,7 @@ from aiohttp import MultipartReader, StreamReader, web
 from wenet_fusion_runtime.server.errors import ClientError, Reason
 from wenet_fusion_runtime.server.guard.budget import Budget
 
-SMALL = 1024  # bytes; smaller pieces count as small
+SMALL = 1024  # bytes; pieces below this size are small, and use up the budget
 PIECES_PER_SECOND = 2000.0  # budget of form lines and small pieces; a form has a few lines for each field
 PIECES_AT_ONCE = 1000
 AUDIO_PIECE = 16  # bytes; smaller pieces, at PIECES_PER_SECOND, cannot carry speech at 16 kHz in real time

@@ -1,4 +1,4 @@
-"""aiohttp's protocol with neutral error responses, paced parsing, and an error for bodies that cannot be parsed."""
+"""aiohttp's protocol with error responses like those of the routes, paced parsing, and errors for malformed bodies."""
 
 from __future__ import annotations
 

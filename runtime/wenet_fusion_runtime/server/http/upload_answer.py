@@ -1,4 +1,4 @@
-"""Protocols of upload routes, which read the options of an upload and write its response; the route of /transcribe."""
+"""Interfaces of upload routes, which read the options of an upload and write its response; the route of /transcribe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wenet_fusion_runtime.server.http.responses import error_response, json_resp
 from wenet_fusion_runtime.server.http.upload_options import UploadOptions, parse_upload_options
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
 
-CONTENT_TYPES = ("text/plain", "application/json", "text/plain", "application/x-subrip", "text/vtt")  # of FORMATS
+CONTENT_TYPES = ("text/plain", "application/json", "text/plain", "application/x-subrip", "text/vtt")  # as in FORMATS
 
 Fields = Sequence[tuple[str, str]]  # names and values of a query and a form; a name may occur more than once
 

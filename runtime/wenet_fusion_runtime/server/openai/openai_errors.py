@@ -7,7 +7,7 @@ from typing import Any
 from wenet_fusion_runtime.server.errors import ClientError, Reason
 
 INVALID_REQUEST, SERVER_ERROR = "invalid_request_error", "server_error"
-_SERVERS = (Reason.INTERNAL, Reason.FULL, Reason.PROGRESS, Reason.SHUTDOWN)
+_SERVERS = (Reason.INTERNAL, Reason.FULL, Reason.PROGRESS, Reason.SHUTDOWN)  # problems of the server
 
 
 def error_record(error: ClientError) -> dict[str, Any]:

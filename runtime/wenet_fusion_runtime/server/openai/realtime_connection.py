@@ -25,7 +25,7 @@ from wenet_fusion_runtime.server.websocket.protocol import SampleReader
 from wenet_fusion_runtime.server.websocket.socket import WebSocket
 
 PROTOCOL = "realtime"  # subprotocol
-KEY_PROTOCOL = "openai-insecure-api-key."  # subprotocol that ends with the token, because pages cannot set headers
+KEY_PROTOCOL = "openai-insecure-api-key."  # begins a subprotocol whose rest is the token: pages cannot set headers
 CONTROLS_PER_SECOND, CONTROLS_AT_ONCE = 10.0, 50.0  # events without audio; further ones wait
 MISTAKES_PER_SECOND, MISTAKES_AT_ONCE = 1.0, 10.0  # unusable events; the session ends above this rate
 
@@ -34,7 +34,7 @@ class Ending(Enum):
     """Reasons to end the audio of a session while the connection goes on."""
 
     COMMIT = 1  # the client commits the audio: it becomes an item
-    UPDATE = 2  # format or turn detection change: the audio becomes an item if it has text
+    UPDATE = 2  # the format or the turn detection changes: the audio becomes an item if it has text
     CLEAR = 3  # the client clears the audio: it is dropped
 
 
@@ -52,8 +52,8 @@ class _Take:
 class RealtimeConnection(LiveConnection):
     """Serves one client: receives audio, sends turns and transcripts; see `LiveConnection` for the other arguments.
 
-    A session of the engine is open from the beginning. A commit ends it and opens the next one, which takes its place,
-    so a connection can go on when the server is full, and never has more than two sessions.
+    A session of the engine is open from the beginning. A commit ends it and opens the next one in its place, so a
+    connection can go on when the server is full. A connection never has more than two sessions.
 
     Args:
         prompt_words: turns prompts into hot words.
@@ -106,7 +106,7 @@ class RealtimeConnection(LiveConnection):
             found = None
             try:
                 if isinstance(message, bytes):
-                    raise BadEvent(ClientError(Reason.PROTOCOL, "a binary message; send events as JSON text"))
+                    raise BadEvent(ClientError(Reason.PROTOCOL, "the message is binary; send events as JSON text"))
                 found = self._parsed(message)
                 if found.kind != realtime_events.APPEND or not found.audio:
                     await self._pace.wait(1)

@@ -13,7 +13,7 @@ from wenet_fusion_runtime.server.session_options import MAX_TEXT
 
 APPEND, COMMIT, CLEAR = "input_audio_buffer.append", "input_audio_buffer.commit", "input_audio_buffer.clear"
 UPDATE = "session.update"
-MOST_MARKS = 64  # limit on quotes, commas and brackets of a message longer than MAX_TEXT: audio has none
+MOST_MARKS = 64  # most quotes, commas and brackets in a message longer than MAX_TEXT; base64 audio has none
 MAX_EVENT_ID = 512  # characters
 
 

@@ -76,7 +76,7 @@ class ItemEvents:
         return events
 
     def commit(self, seconds: float) -> list[str]:
-        """Return the events that end the open item after the last update; if there is none, an item without text.
+        """After the last update, return the events that end the open item, or an item without text if none is open.
 
         Args:
             seconds: end of the audio, from the start of the session.

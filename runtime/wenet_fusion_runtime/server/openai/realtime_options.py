@@ -60,7 +60,7 @@ class RealtimeOptions:
         """
         given = _object("session", session, _SESSION)
         if given.get("type", "transcription") != "transcription":
-            raise option_error("session.type must be transcription: this server transcribes, and answers nothing")
+            raise option_error("session.type must be transcription: this server only transcribes")
         audio = _object("session.audio", given.get("audio", {}), ("input", "output"))
         changes = _object("session.audio.input", audio.get("input", {}), _INPUT)
         options = self

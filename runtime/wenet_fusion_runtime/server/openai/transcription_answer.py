@@ -67,7 +67,7 @@ def openai_response(error: ClientError, text: str | None = None) -> web.Response
 
 
 class _TranscriptionAnswer:
-    """Writes JSON with or without details, text, subtitles or server-sent events.
+    """Writes JSON (with or without details), plain text, subtitles, or server-sent events.
 
     Deltas contain closed segments only, so they never change text that was sent before.
     """

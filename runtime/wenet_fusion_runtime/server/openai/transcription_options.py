@@ -19,7 +19,7 @@ STREAMED_FORMATS = (JSON, TEXT)
 SEGMENT, WORD = "segment", "word"
 GRANULARITIES = (SEGMENT, WORD)
 LOGPROBS = "logprobs"
-UNUSED = ("model", "language", "languages", "temperature", "chunking_strategy")  # there is one model with one language
+UNUSED = ("model", "language", "languages", "temperature", "chunking_strategy")  # have no effect
 KEYS = (
     "file", "response_format", "timestamp_granularities[]", "stream", "prompt", "keywords[]", "include[]", *UNUSED,
     "hot_words", "context", "endpoint", "chunk", "left", "channel", "grammar",

@@ -53,7 +53,7 @@ export class FileJob {
   }
 
   async post(body) {
-    const form = new FormData();    // not the query: hot words and a context may be too long for a URL
+    const form = new FormData();    // options go into the form: hot words and a context may be too long for a URL
     for (const [name, value] of Object.entries(this.options)) form.append(name, JSON.stringify(value));
     form.append("file", body);
     return fetch(this.server.uploadUrl, { method: "POST", body: form, signal: this.abort.signal });

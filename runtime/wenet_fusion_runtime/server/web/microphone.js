@@ -15,7 +15,7 @@ const CONSTRAINTS = { audio: { echoCancellation: false, noiseSuppression: false,
  */
 export async function openMicrophone(rate, onSamples, onLost) {
   if (!navigator.mediaDevices) throw insecureOrigin();
-  const context = new AudioContext();    // before the first await: browsers allow it only directly after a click
+  const context = new AudioContext();    // before the first await: browsers let it run only right after a click or key
   let stream;
   try {
     // Load the module before the microphone opens, so that the first samples are recorded.

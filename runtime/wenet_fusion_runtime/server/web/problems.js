@@ -37,8 +37,8 @@ export function insecureOrigin() {
   const port = location.port ? `:${location.port}` : "";
   return new Problem(
     "No microphone at this address",
-    `Browsers allow it only over https or on the same computer. Open https://${location.host}, or http://localhost${port} ` +
-      "where the server runs. Audio files work here too: drop one onto the page.",
+    `Browsers allow the microphone only over https or on the same computer. Open https://${location.host}, or ` +
+      `http://localhost${port} where the server runs. Audio files work here too: drop one onto the page.`,
   );
 }
 
@@ -86,7 +86,7 @@ function serverFull() {
   return new Problem("The server is full", "All of its sessions are in use. Try again in a moment.");
 }
 
-/** Explain the server's error message before it closes a WebSocket. */
+/** Explain the error message that the server sent before it closed the WebSocket. */
 export function failure(message, closeCode, hasBegun) {
   if (closeCode === TRY_LATER) return serverFull();
   if (closeCode === GOING_AWAY) {

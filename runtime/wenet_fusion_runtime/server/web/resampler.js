@@ -27,8 +27,8 @@ export class Resampler {
     joined.set(this.buffer);
     joined.set(samples, this.buffer.length);
     const width = 2 * this.reach + 1;
-    const last = (joined.length - width + 1) * this.phases;    // first output that needs later input
-    const output = new Float32Array(Math.max(0, Math.ceil((last - this.position) / this.step)));
+    const end = (joined.length - width + 1) * this.phases;    // outputs from this position on need later input
+    const output = new Float32Array(Math.max(0, Math.ceil((end - this.position) / this.step)));
     for (let index = 0; index < output.length; index++, this.position += this.step) {
       const start = Math.floor(this.position / this.phases);
       const filter = this.filters[this.position % this.phases];

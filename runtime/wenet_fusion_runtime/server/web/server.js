@@ -1,4 +1,4 @@
-// Finds the server and the options of its model.
+// Asks the server for its model and the chunk sizes of the model.
 
 import { Problem, tokenNeeded, unreachable } from "./problems.js";
 

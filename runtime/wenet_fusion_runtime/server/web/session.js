@@ -5,7 +5,7 @@ import { messageSegment } from "./segments.js";
 import { Unheard } from "./unheard.js";
 
 const MAX_UNSENT_SECONDS = 30;
-const STALLED_SECONDS = 20;   // a connection counts as lost if it is not ready, or sends no waiting data, for this time
+const STALLED_SECONDS = 20;   // a connection is lost if it is not ready, or sends none of its waiting data, for this time
 const SILENT_SECONDS = 30;    // ... or after this time without a message, once audio and end signal are sent
 const CHECK_SECONDS = 1;
 const RECONNECT_SECONDS = 30;
@@ -39,7 +39,7 @@ export class Session {
     this.isOver = false;
     this.begun = 0;             // start of this connection in the recording, seconds
     this.unsent = 0;            // number of samples that came while there was no connection
-    this.sentAgain = 0;         // number of kept samples that were sent when the connection was ready
+    this.sentAgain = 0;         // number of kept samples that were sent when this connection became ready
     this.waiting = 0;           // bytes that had not left the browser at the last check
     this.movedAt = 0;           // time in milliseconds of the last sign of life, see `check`
     this.readyAt = null;        // time at which the connection became ready

@@ -2,7 +2,7 @@
 
 import { plainText, subRip } from "./subtitles.js";
 
-const NEAR_END = 120;    // pixels; the page scrolls with the text if its end is nearer than this
+const NEAR_END = 120;    // pixels; the window follows new text if it is nearer than this to the page's end
 
 /** The list of all takes, newest last. */
 export class Transcript {
@@ -92,7 +92,7 @@ class Take {
   }
 }
 
-/** Change the page, and scroll to its end if the end was visible. */
+/** Change the page, and scroll to its end if the end was visible or near. */
 function follow(change) {
   const root = document.documentElement;
   const isAtEnd = root.scrollHeight - root.scrollTop - root.clientHeight < NEAR_END;

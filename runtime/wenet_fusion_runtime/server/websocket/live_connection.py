@@ -26,7 +26,7 @@ from wenet_fusion_runtime.server.websocket.socket import WebSocket
 
 TICK_SECONDS = 0.25
 PING_SECONDS = 20.0  # interval of pings, so that proxies do not close a connection without traffic
-LEAST_AUDIO = 0.01  # share of real time that a client must send; without a limit, a few bytes could hold a session
+LEAST_AUDIO = 0.01  # share of real time that a client must send; without it, a few bytes could keep a session open
 
 
 class Disconnected(Exception):

@@ -100,7 +100,7 @@ class SampleReader:
         Raises:
             ClientError: the beginning of the bytes shows that they are not samples of this format.
         """
-        _told(self._check.feed, message)
+        _checked(self._check.feed, message)
         data = self._rest + message if self._rest else message
         count = len(data) // self._dtype.itemsize
         self._rest = data[count * self._dtype.itemsize :]
@@ -108,10 +108,10 @@ class SampleReader:
 
     def end(self) -> None:
         """Check audio that was too short for `read` to check. Raises: see `read`."""
-        _told(self._check.end)
+        _checked(self._check.end)
 
 
-def _told(check: Callable[..., None], *arguments: bytes) -> None:
+def _checked(check: Callable[..., None], *arguments: bytes) -> None:
     try:
         check(*arguments)
     except ValueError as error:
@@ -247,8 +247,8 @@ def _result_message(kind: str, nbest: list[dict[str, Any]], result: Result, opti
 def _tokens(hypothesis: Hypothesis, result: Result, meta: Meta) -> tuple[Token, ...]:
     """Return the tokens of any hypothesis of a result, with timestamps made like those of the best one.
 
-    No token begins before the segment, or before the best hypothesis if that begins earlier: a result does not say
-    where the previous segment ended.
+    No token begins before the start of the segment or of the best hypothesis, whichever is earlier: a result does not
+    say where the previous segment ended.
     """
     earliest = min([result.start_seconds, *(token.start_seconds for token in result.tokens[:1])])
     return make_tokens(hypothesis, meta, earliest, result.end_seconds)

@@ -1,4 +1,4 @@
-"""A client of WeNet's WebSocket protocol: sends one recording and returns its results, over several connections if one
+"""A client of WeNet's WebSocket protocol: sends one recording and reports its results, over several connections if one
 is lost."""
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ async def recognise(
     # Keep live audio from the server's last sign of life to the end of the last attempt to connect again.
     longest_outage = SILENCE_SECONDS + server.reconnect_seconds + 2 * CONNECT_SECONDS
     audio = KeptAudio(recording, options.sample_rate, longest_outage if may_reconnect and recording.is_live else 0.0)
-    # A server without timestamps may be WeNet's, which does not answer pings after the end signal.
+    # If no timestamps are asked for, the server may be WeNet's, which does not answer pings after the end signal.
     silence, timing = SILENCE_SECONDS if options.timestamps else REPLY_SECONDS, Timing()
     lost: ConnectionLost | None = None
     unanswered: Sequence[HotWordUpdate] = ()
