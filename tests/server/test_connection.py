@@ -138,7 +138,7 @@ def test_a_session_slower_than_real_time_ends_with_the_longest_one() -> None:
             await asyncio.sleep(0.01)
 
     socket, service = serve(script, audio_seconds=0.2, idle_seconds=0.1)
-    assert "a session may last 0.2 s; open another connection" in socket.sent[-1] and socket.close_code == 1008
+    assert "a session may last 0.3 s; open another connection" in socket.sent[-1] and socket.close_code == 1008
     assert errors(service, Reason.AUDIO_SECONDS)
 
 

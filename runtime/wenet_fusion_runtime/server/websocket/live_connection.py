@@ -202,11 +202,12 @@ class LiveConnection(ABC):
                         "signal",
                     )
                 )
-            if now - begun > limits.audio_seconds + limits.idle_seconds:  # the client sends slower than real time
+            longest = limits.audio_seconds + limits.idle_seconds
+            if now - begun > longest:  # the client sends slower than real time
                 self.end_early(
                     ClientError(
                         Reason.AUDIO_SECONDS,
-                        f"a session may last {limits.audio_seconds:g} s; open another connection",
+                        f"a session may last {longest:g} s; open another connection",
                     )
                 )
             if now - pinged > PING_SECONDS and self._sending_since is None:
