@@ -6,11 +6,13 @@
 #              patch -p1 < tests/support/native/bochs-3.0.patch (of this repository)
 #              ./configure --enable-x86-64 --enable-avx --enable-evex --enable-amx --enable-cpu-level=6 --with-nogui && make
 #              (the patch corrects the signs of AMX products, and reports the feature XFD, which Linux requires for AMX)
-#   KERNEL     Linux 5.19 or later for x86-64, such as /boot/vmlinuz-6.1.0-50-cloud-amd64
+#   KERNEL     Linux 5.19 or later for x86-64, such as /boot/vmlinuz-6.1.0-50-cloud-amd64 (6.1.0-57 ends in a panic with
+#              sapphire_rapids)
 #   PROCESSOR  a processor model of Bochs (default: sapphire_rapids, which has AMX, AVX-512 VNNI and AVX-VNNI)
 #
 # Needs g++, cpio, and Debian's packages busybox-static, isolinux, syslinux-common, vgabios and xorriso. A run takes a few
-# minutes. The exit status is 1 if a call fails or a checksum is wrong.
+# minutes. The exit status is 1 if a call fails, a checksum is wrong, or the code for sapphire_rapids (amx), arrow_lake
+# (avx_vnni) or corei7_icelake_u (avx512_vnni) does not run.
 set -euo pipefail
 case ${1:-} in -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"; exit ;; esac
 [ $# -ge 2 ] || { echo "error: give the folder of Bochs and a Linux kernel; see --help" >&2; exit 1; }
@@ -94,6 +96,8 @@ wrong = [
     for each, number in (found.get(seed) or {'nothing': ''}).items()
     if number != expected[seed]
 ]
+needed = {'sapphire_rapids': 'amx', 'arrow_lake': 'avx_vnni', 'corei7_icelake_u': 'avx512_vnni'}.get('$processor')
+wrong += [(seed, needed, 'missing') for seed in expected if needed and needed not in found.get(seed, {})]
 families = ', '.join(dict.fromkeys(each for one in found.values() for each in one)) or 'nothing'
 print(f'$processor: {families}: {len(found)} of {len(expected)} calls ran, {len(wrong)} wrong', *wrong)
 sys.exit(bool(wrong))
