@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The paper's comparison on a recipe's data: train every configuration, and summarise the finished trainings.
+"""Run the comparison of docs/comparison.md on a recipe's data: train every configuration, and summarise the results.
 
 python ../../../benchmarks/comparison.py run --study conf/comparison.yaml --data_dir data --folder exp/comparison
 python ../../../benchmarks/comparison.py summarise --study conf/comparison.yaml --folder exp/comparison --name digits \\
@@ -54,7 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def print_plan(study: Study, folders: RunFolders, jobs: int) -> None:
-    """Print the remaining tasks that are known so far. The grid may grow, and other seeds follow the best settings."""
+    """Print the remaining tasks that are known so far. Others may follow: the grid of settings may grow, and the best
+    settings are trained with further seeds.
+    """
     for task in plan(study, folders).tasks:
         print(task.label)
     print(progress(study, folders).line(jobs))

@@ -25,7 +25,7 @@ from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.export.speech import Speech, read_speech
 from wenet_fusion.scoring.error_rate import ErrorCounts, score
 
-PATIENCE = 600.0  # timeout for all sessions, in seconds
+PATIENCE = 600.0  # timeout for all sessions together, in seconds
 
 
 class Outcome(NamedTuple):
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=float,
         default=0.0,
         metavar="DB",
-        help="attenuate recordings by random 0 to DB decibels (default: 0)",
+        help="attenuate each recording by 0 to DB decibels, at random (default: 0)",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the order and of the attenuation (default: 0)")
     parser.add_argument("--output", type=Path, required=True, help="folder for the table and the numbers")
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         [str(batch), f"{each.streams_per_step:.1f}", each.counts.summary(), f"{each.changed} of {len(speech)}"]
         for batch, each in outcomes.items()
     ]
-    head = ["streams in a step, at most", "on average", "words", "texts that batching changes"]
+    head = ["streams in a step, at most", "on average", "word error rate", "texts that batching changes"]
     text = "\n\n".join(["\n".join(run.lines()), markdown_table(head, rows)])
     print(text)
     found = {batch: each._asdict() | {"rate": each.counts.rate} for batch, each in outcomes.items()}

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Compare the time of the native step with onnxruntime and with the limits of the machine, on one int8 archive with
-random weights and the peaked posteriors of a trained model.
+"""Compare the time of the native step (of wenet-fusion-kernels) with onnxruntime and with the limits of the machine.
+
+Both run one int8 archive with random weights and the peaked posteriors of a trained model.
 
 A step maps samples and state to the best tokens and the next state: front-end, encoder and CTC head. The floor of a
 step is a lower bound of its time: the time to read its int8 weights once from memory, or to do its int8 multiply-adds
 at the peak rate of the instructions in use, whichever is longer. Steps and limits are timed by turns in one process
-with one thread. The start of a new process is timed too. Needs wenet-fusion-kernels. Writes native_step_FAMILY.md and
-.json, named after the family of processors whose code ran.
+with one thread. The start of a new process is timed too. Writes native_step_FAMILY.md and .json, named after the
+family of processors whose code ran.
 """
 
 import argparse

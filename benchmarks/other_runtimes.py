@@ -38,7 +38,7 @@ Decode = Callable[[Speech], Texts]
 
 class Case(NamedTuple):
     runtime: str
-    audio: str  # what is changed: silence around the audio, mel filters
+    audio: str  # changes of the audio or the features: silence around the audio, mel filters
     decode: Decode
 
 

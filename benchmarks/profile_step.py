@@ -43,7 +43,7 @@ from wenet_fusion.model.chunking import chunking_label
 # Beginnings of the names of operators that read int8 weights.
 PRODUCTS = ("MatMulInteger", "DynamicQuantizeMatMul", "quantized::linear")
 LISTED_OPERATORS = 6  # number of operators that have their own row
-READ_MEGABYTES = 256  # larger than any cache
+READ_MEGABYTES = 256  # larger than the caches of most processors
 
 
 class Profile(NamedTuple):
@@ -52,7 +52,7 @@ class Profile(NamedTuple):
     variant: str  # model, engine and precision
     shape: str
     operators: dict[str, float]  # milliseconds per step
-    weights_megabytes: float  # size of the weights of the matrix products, in int8
+    weights_megabytes: float  # size in int8 of the weights of the matrix products
 
     @property
     def products(self) -> float:
@@ -165,7 +165,7 @@ def torch_operators(call: Call, steps: int) -> dict[str, float]:
 
 
 def read_bandwidth(rounds: int = 9) -> float:
-    """Return the bandwidth in GB/s at which one thread reads an array larger than any cache: median over `rounds`."""
+    """Return the bandwidth in GB/s at which one thread reads an array of READ_MEGABYTES: median over `rounds`."""
     array = np.ones(READ_MEGABYTES * 1_000_000 // 8)
     seconds = []
     for _ in range(rounds):

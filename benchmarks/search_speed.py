@@ -32,7 +32,7 @@ from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.trained_model import acoustic_model
 
-GOAL = 0.10  # largest ratio of the beam search's time to the encoder's
+GOAL = 0.10  # largest ratio of the beam search's time to the encoder's time
 ENCODER, PREFIX_BEAM = "int8 encoder", "prefix beam"
 BEAM_SIZE = 10
 BLANK_SKIP = 0.98

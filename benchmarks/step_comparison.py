@@ -49,7 +49,7 @@ from wenet_fusion.trained_model import FileForm, TrainedModel, meta_record
 
 CHUNKINGS = (Chunking(16, 4), Chunking(4, 16))
 OURS, CONFORMER, WENET = "FusionFormer", "LayerNorm Conformer", "WeNet's export"
-# Goals by family and frames per chunk: time of the Conformer's fastest variant divided by ours.
+# Goals by family of processors and frames per chunk: time of the Conformer's fastest variant divided by ours.
 LEAST_GAIN = {"amx": {16: 3.0, 4: 2.2}, "avx512_vnni": {16: 2.6, 4: 2.2}}
 WENET_SCRIPTS = (
     "WeNet's own export_jit.py and export_onnx_cpu.py, as Rev.com ships them in rev-reverb 0.1.0, wrote its files from "
@@ -66,13 +66,13 @@ WENET_FILES = {
 class TimedModel(NamedTuple):
     """A model to be timed."""
 
-    family: str  # OURS, CONFORMER or WENET
+    kind: str  # OURS, CONFORMER or WENET
     variant: str  # engine and precision
     model: AcousticModel
 
     @property
     def name(self) -> str:
-        return f"{self.family}, {self.variant}"
+        return f"{self.kind}, {self.variant}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -185,15 +185,15 @@ def wenet_models(folder: Path | None, chunking: Chunking) -> list[TimedModel]:
 
 def steps_of(timed: TimedModel, shape: Shape, rng: np.random.Generator) -> Callable[[], object]:
     """Return a function that runs the next step of all streams; WeNet's files take one stream at a time."""
-    if timed.family != WENET:
+    if timed.kind != WENET:
         return steps(timed.model, shape, rng)
     calls = [steps(timed.model, Shape(shape.chunking, 1), rng) for _ in range(shape.batch)]
     return lambda: [call() for call in calls]
 
 
-def fastest(times: Mapping[str, Timing], family: str) -> str:
-    """Return the name of a family's fastest variant."""
-    names = [name for name in times if name.startswith(family)]
+def fastest(times: Mapping[str, Timing], kind: str) -> str:
+    """Return the name of the fastest variant of a kind of model: OURS, CONFORMER or WENET."""
+    names = [name for name in times if name.startswith(kind)]
     return min(names, key=lambda name: times[name].median)
 
 

@@ -1,7 +1,7 @@
-# Sourced by a recipe's run_comparison.sh after its options: runs the missing trainings of the paper's comparison.
+# Sourced by a recipe's run_comparison.sh after its options. The comparison is explained in docs/comparison.md.
 # shellcheck shell=bash disable=SC2154  # variables of the recipe
 
-# Train, evaluate and summarise, or print the plan: run_comparison CORPUS
+# Run the missing trainings and evaluations, and summarise them; or print the plan: run_comparison CORPUS
 run_comparison() {
   local program=$root/benchmarks/comparison.py
   local common=(--study "$study" --folder "$dir" --records "${records:-$dir}")

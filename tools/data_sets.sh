@@ -4,7 +4,7 @@
 # Such a set needs no wav.scp, and only stage 8 needs its file text. The shards of the training set may be URLs, those of
 # dev and test sets must be files.
 
-# Print the names of the corpus's data sets.
+# Print the names of the data sets that the corpus has.
 data_sets() {
   local name
   for name in train dev ${test_sets:-test} silence; do

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Source this file to use `python`, `wenet-fusion` and `wenet-fusion-runtime` from an environment that has the packages
-# of constraints.txt and runs the sources of this clone: the active environment if it has them, else .venv in the root
-# of the clone, which is created, updated or repaired where necessary. Sets env_seconds.
+# of constraints.txt and runs the sources of this clone: the active environment if it has the packages, else .venv in
+# the root of the clone, which is created, updated or repaired where necessary. Sets env_seconds to the time it took.
 #
 #   PYTHON=python3.12                  the interpreter that .venv is made with
 #   WENET_FUSION_PIP_OPTIONS="..."     more options of pip install, e.g. for PyTorch without CUDA (3 GB less):

@@ -11,7 +11,7 @@ from types import ModuleType
 def field_comments(owner: type | ModuleType) -> dict[str, str]:
     """Return the comment of each field of a class, or of each constant of a module, by name.
 
-    The comment stands right above the assignment or on its own lines; it is empty if there is none.
+    A comment is on the lines of the assignment, or on comment lines right above it. Without one, the text is empty.
     """
     source = textwrap.dedent(inspect.getsource(owner))
     tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))

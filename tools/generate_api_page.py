@@ -28,7 +28,7 @@ Everything that the two packages export. Names that are not listed here may chan
 
 This page is generated: `python tools/generate_api_page.py docs/api.md`.
 """
-LONGEST_LINE, LONGEST_DEFAULT = 110, 40  # most characters of a one-line signature, and of a default value
+LONGEST_LINE, LONGEST_DEFAULT = 110, 40  # maximum length of a signature in one line, and of a default value
 PACKAGES = {
     "wenet_fusion_runtime": "Run an exported model. Needs numpy, soundfile and soxr, and torch or onnxruntime.",
     "wenet_fusion": "Train, evaluate and export. Names are imported when they are first used.",

@@ -68,12 +68,12 @@ def sections(config: type, path: str) -> Iterator[str]:
     types, comments = typing.get_type_hints(config), field_comments(config)
     fields = [field for field in dataclasses.fields(config) if not dataclasses.is_dataclass(types[field.name])]
     yield f"## {f'`{path}`' if path else 'Top level'}\n"
-    yield f"{first_sentence(config)}\n"
+    yield f"{first_line(config)}\n"
     if fields:
         yield "| key | type | default | meaning |\n|---|---|---|---|"
         for field in fields:
             if not comments[field.name]:
-                raise ValueError(f"{config.__qualname__}.{field.name} has no comment: say what it means on its line")
+                raise ValueError(f"{config.__qualname__}.{field.name} has no comment: explain the key on its line")
             table = TABLES.get((config, field.name))
             kind = type_name(types[field.name]) if table is None else listed(table)
             cells = (f"`{field.name}`", kind, default_text(field), comments[field.name])
@@ -85,7 +85,7 @@ def sections(config: type, path: str) -> Iterator[str]:
             yield from sections(kind, f"{path}.{field.name}" if path else field.name)
 
 
-def first_sentence(config: type) -> str:
+def first_line(config: type) -> str:
     """Return the first line of a class's docstring."""
     return (inspect.getdoc(config) or "").partition("\n")[0]
 

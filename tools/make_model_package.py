@@ -41,7 +41,7 @@ packages = ["{package}"]
 {package} = ["*"]
 """
 GZIP = b"\x1f\x8b"  # the first bytes of gzip files
-BUNDLED = Path(__file__).parents[1] / "runtime" / "wenet_fusion_runtime" / "bundled_model"  # of this checkout
+BUNDLED = Path(__file__).parents[1] / "runtime" / "wenet_fusion_runtime" / "bundled_model"  # in this clone
 _DEFAULTS = DecodingOptions()
 
 
@@ -138,15 +138,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--language_model", type=Path, metavar="FILE", help="word n-gram model: ARPA (or .gz), or KenLM binary"
     )
-    parser.add_argument("--lm_weight", type=float, metavar="W", help=f"its weight (default: {_DEFAULTS.lm_weight:g})")
     parser.add_argument(
-        "--word_bonus", type=float, metavar="NATS", help=f"added per word (default: {_DEFAULTS.word_bonus:g})"
+        "--lm_weight",
+        type=float,
+        metavar="W",
+        help=f"weight of the language model (default: {_DEFAULTS.lm_weight:g})",
+    )
+    parser.add_argument(
+        "--word_bonus", type=float, metavar="NATS", help=f"score added per word (default: {_DEFAULTS.word_bonus:g})"
     )
     parser.add_argument(
         "--unknown_word_penalty",
         type=float,
         metavar="NATS",
-        help=f"subtracted per word that the language model does not know (default: {_DEFAULTS.unknown_word_penalty:g})",
+        help=f"score subtracted per word outside its vocabulary (default: {_DEFAULTS.unknown_word_penalty:g})",
     )
     parser.add_argument(
         "--confidence_threshold",
@@ -155,7 +160,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="P",
         help="reject the text of a segment if its confidence is lower (default: %(default)g)",
     )
-    parser.add_argument("--beam_size", type=int, metavar="N", help="prefixes of the search (default: the search's)")
+    parser.add_argument(
+        "--beam_size", type=int, metavar="N", help="number of hypotheses in the beam (default: the search mode's)"
+    )
     parser.add_argument("--card", type=Path, metavar="FILE", help="model card in Markdown, which becomes the README")
     parser.add_argument("--name", default="wenet-fusion-model", help="name of the distribution")
     parser.add_argument("--version", default="0.1.0", help="version of the distribution")
@@ -168,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     place = parser.add_mutually_exclusive_group(required=True)
     place.add_argument("--output", type=Path, metavar="FOLDER", help="folder of the package to write")
     place.add_argument(
-        "--bundle", action="store_true", help="put the model into the runtime itself, which uses it without a package"
+        "--bundle", action="store_true", help="put the model into the runtime of this clone; it then needs no package"
     )
     options = parser.parse_args(arguments)
     folder = make_package(options)

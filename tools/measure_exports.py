@@ -43,7 +43,7 @@ class Outcome:
     checkpoint: float | None  # error rate of the checkpoint
     exported: float | None  # error rate of the file
     words: int
-    chunk: int | None  # chunk size with the largest increase
+    chunk: int | None  # chunk size with the largest increase of the error rate
     changed: int  # number of utterances whose text differs from the checkpoint's
     utterances: int  # number of measured utterances; precision int8 is measured on half of the data
     refused: str  # why the export failed; empty: it succeeded

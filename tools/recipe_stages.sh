@@ -1,7 +1,7 @@
 # The work of stages 1 to 8, one function per stage. tools/recipe.sh sources this file and sets the variables.
 # shellcheck shell=bash disable=SC2154  # variables of recipe.sh
 
-# Print the folder of a test set's results.
+# Print the folder of a test set's results: results_of NAME
 results_of() {
   if [ "$1" = "$test_set" ]; then echo "$results"; else echo "${results}_$1"; fi
 }
@@ -76,7 +76,7 @@ training_stage() {
     elif [ "$(cat "$dir/.training")" = "$(stage_settings 4)" ]; then
       echo "resuming the training in $dir"
     else
-      # A training can be resumed with some changes, such as smaller batches; `wenet-fusion train` refuses the others.
+      # A resumed training may change some settings, e.g. the batch size; `wenet-fusion train` refuses other changes.
       echo "the settings have changed; trying to resume the training in $dir. If that fails, name another folder with" \
         "--dir, or start anew with --force true"
     fi
@@ -156,7 +156,7 @@ streaming_stage() {
   done
   [ ! -f "data/$test_set/utt2group" ] || groups=(--groups "data/$test_set/utt2group")
   [ ${#records[@]} = 0 ] || wenet-fusion report "$results" --streamed "${records[@]}" ${groups[@]+"${groups[@]}"}
-  # Stage 6 has measured the emission delay only if dev has word times and the model recognised some of its words.
+  # The exported file has the emission delay only if dev has word times and the model recognised some of dev's words.
   [ ! -f data/dev/words.ctm ] || [[ $(wenet-fusion-runtime info "$exported") == *"--ctm corrects"* ]] \
     || delay_option=(--word_times "$exported")
   wenet-fusion align "$averaged" --data "data/$test_set/$list" ${delay_option[@]+"${delay_option[@]}"} \

@@ -1,4 +1,4 @@
-# Sourced by recipes: functions with which stages print name and time, are skipped if done, and fail without their input.
+# Sourced by recipes: functions that print a stage's name and time, skip it if done, and stop if its input is missing.
 # shellcheck shell=bash disable=SC2154  # variables of the recipe
 # The recipe sets stage, stop_stage, force, stage_options (the user's options) and stage_names (an array that begins
 # with stage -1), and defines two functions of a stage number:
@@ -20,7 +20,7 @@ stage_is_done() {
   [ -f "$(stage_stamp "$1")" ] && [ "$(cat "$(stage_stamp "$1")")" = "$(stage_settings "$1")" ]
 }
 
-# begin_stage N: prints the header; returns false if the stage is done.
+# begin_stage N: prints the header; returns false if the stage is done and need not be repeated (--force).
 begin_stage() {
   stage_started=$SECONDS
   printf '\n=== stage %d: %s\n' "$1" "${stage_names[$1 + 1]}"
@@ -47,7 +47,7 @@ end_stage() {
   printf '=== stage %d took %d s\n' "$1" "$seconds"
 }
 
-# need_files N FILE...: stops unless these files of stage N exist.
+# need_files N FILE...: stops unless these files, which stage N makes, exist and are not empty.
 need_files() {
   local number=$1 file
   shift

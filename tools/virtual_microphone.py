@@ -21,7 +21,7 @@ import soundfile
 from wenet_fusion_runtime.audio.reader import AudioReader
 from wenet_fusion_runtime.console import run_main
 
-RATE = 44100  # sample rate of ALSA's plugin and of the sink, so that nothing is resampled
+RATE = 44100  # sample rate of ALSA's plugin and of the sink, so that nothing is resampled between them
 _ALSA = "/usr/share/alsa/alsa.conf"
 _ALSA_PLUGIN = "/usr/lib/*/alsa-lib/libasound_module_pcm_pulse.so"
 _DEVICE = """<{alsa}>
@@ -134,14 +134,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         usage="%(prog)s [--gap SECONDS] --play FILE... -- COMMAND...",
-        epilog="After the last recording, COMMAND gets Ctrl-C. Needs Linux. The tool starts its own PulseAudio daemon, "
-        "also as root.",
+        epilog="After the last recording, COMMAND gets Ctrl-C. Needs Linux. The tool starts its own PulseAudio daemon "
+        "and also works as root.",
     )
     parser.add_argument(
         "--play", nargs="+", type=Path, required=True, metavar="FILE", help="recordings to play, one after another"
     )
     parser.add_argument(
-        "--gap", type=float, default=1.6, metavar="SECONDS", help="silence after each recording (default: %(default)s)"
+        "--gap", type=float, default=1.6, metavar="SECONDS", help="pause after each recording (default: %(default)s)"
     )
     parser.add_argument("command", nargs="+", metavar="COMMAND", help="e.g. wenet-fusion-runtime mic final.zip")
     args = parser.parse_args(arguments)

@@ -56,7 +56,7 @@ def quantised(step: ChunkStep, example: Example) -> ExportedProgram:
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer
 
-    # Not strict, the quantizer would find no linear layers and change nothing.
+    # Without strict=True, the quantizer would find no linear layers and change nothing.
     module = torch.export.export(step, example, strict=True).module()
     quantizer = x86_inductor_quantizer.X86InductorQuantizer()
     quantizer.set_global(x86_inductor_quantizer.get_default_x86_inductor_quantization_config())

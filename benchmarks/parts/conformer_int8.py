@@ -88,7 +88,7 @@ class StaticConv2d(nn.Module):
 
     Args:
         conv: the convolution in float32.
-        inside, outside: value ranges of its input, and of the output of the ReLU.
+        inside, outside: value ranges of the convolution's input, and of the output of the ReLU.
     """
 
     weight: Tensor

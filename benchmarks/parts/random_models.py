@@ -48,8 +48,8 @@ class Shape(NamedTuple):
 
 
 def conformer(config: EncoderConfig) -> EncoderConfig:
-    """Return the configuration of a LayerNorm Conformer of the same shape. Like WeNet's, the number of its subsampling
-    channels equals its width.
+    """Return the configuration of a LayerNorm Conformer of the same shape. As in WeNet's Conformer, there are as many
+    subsampling channels as the encoder is wide.
     """
     return replace(
         config, norm="layer", activation="swish", conv_gate="glu", positions="rel_pos", subsampling_channels=config.dim

@@ -29,11 +29,11 @@ from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.chunking import Chunking, chunking_label
 
 Times = Mapping[Shape, Mapping[str, Timing]]  # by shape and name of the candidate
-# Least ratios of the Conformer's time to ours; pairs are goals at the largest and at the smallest chunk.
+# Least ratios of the Conformer's time to ours. A pair gives the goals at the largest and at the smallest chunk.
 FLOAT_GOALS = {"onnxruntime": (1.45, 2.2), "TorchScript": (2.6, 4.5)}
 INT8_GOALS = {"": 1.9, " (stretch goal)": 2.2}
 LINEAR_GOALS = {"": (1.6, 1.8), " (stretch goal)": (1.35, 1.35)}  # largest ratios of a step to its linear layers
-BATCH_GOAL = 3.0  # least ratio of the time per stream, alone to in a batch
+BATCH_GOAL = 3.0  # least ratio of the time of a stream alone to the time per stream in a batch
 
 
 class Best(NamedTuple):
@@ -56,8 +56,8 @@ def best(
 
 
 def variants_table(times: Times, candidates: Sequence[Candidate], chunkings: Sequence[Chunking]) -> str:
-    """Return a table of milliseconds per step of one stream, and how many times as fast as the Conformer's fastest
-    variant of the same kind each variant is.
+    """Return a table of milliseconds per step of one stream. A second column for each chunking says how many times as
+    fast a variant is as the Conformer's fastest variant of the same kind.
     """
     head = ["one stream, ms per step"]
     for chunking in chunkings:

@@ -78,8 +78,8 @@ def write_exports(
     """Write the folder of a WeNet experiment with random weights, and export them by WeNet's scripts.
 
     The folder holds train.yaml, units.txt and final.pt; final.zip and final_quant.zip; and for each chunking a folder
-    of graphs (`onnx_16_4`), in float32 and in int8. All exports have the weights of final.pt. The decoders, of which a
-    step runs nothing, have one layer each.
+    of graphs (`onnx_16_4`), in float32 and in int8. All exports have the weights of final.pt. A step does not
+    run the decoders, so they have one layer each.
     """
     decoder = DecoderConfig(layers=1, reverse_layers=1, heads=config.heads, feed_forward=config.feed_forward)
     record = model_settings(config, decoder, vocabulary)
@@ -116,7 +116,7 @@ def export_graphs(folder: Path, chunk: int, left: int, reverse_weight: float = 0
     output = folder / f"onnx_{chunk}_{left}"
     flags = _flags(folder, output_dir=output, chunk_size=chunk, num_decoding_left_chunks=left)
     export = torch.onnx.export
-    # WeNet's script was written when torch had only the exporter for TorchScript.
+    # WeNet's script was written when torch had only the exporter that is based on TorchScript.
     with mock.patch("torch.onnx.export", lambda *args, **kwargs: export(*args, **kwargs, dynamo=False)):
         _main("bin.export_onnx_cpu", [*flags, "--reverse_weight", str(reverse_weight)])
     for name in (UNITS, RECIPE):

@@ -195,7 +195,7 @@ def test_the_number_of_trainings_is_known_from_the_start(tmp_path: Path) -> None
 def test_mistakes_in_a_study_are_named(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text("sizes: [{name: a}, {name: a}]\nrates: [0.001, 0.002, 0.002]\n")
-    with pytest.raises(ConfigError, match="two have one name") as raised:
+    with pytest.raises(ConfigError, match="two have the same name") as raised:
         read_study(path)
     assert "2 are too few" in str(raised.value)
 

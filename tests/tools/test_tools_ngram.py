@@ -214,7 +214,7 @@ def test_perplexity_worked_out_by_hand(tmp_path: Path, capsys: pytest.CaptureFix
         ("a\n", ["--prune", "0", "2", "1"], "prune 0 2 1: expected up to 3 numbers"),
         ("a\n", ["--prune", "0", "0", "0", "1"], "expected up to 3 numbers"),
         ("a\n", ["--vocabulary", "B"], "B: none of its 1 words occurs in the text; compare the upper and lower case"),
-        ("a\n", ["--vocabulary", "pieces"], "pieces: its units are parts of words; give a list of words"),
+        ("a\n", ["--vocabulary", "pieces"], "pieces: its tokens are parts of words; give a list of words"),
         ("a\n", ["--vocabulary", "pairs"], "pairs:2: expected one word in each line, found 'b c'"),
         ("a\n", ["--vocabulary", "empty"], "empty: holds no words"),
         ("a\n", ["--evaluate", "empty"], "empty: it has no sentence"),

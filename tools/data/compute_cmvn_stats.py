@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from list_sample import sample_utterances
-from wenet_fusion_runtime.console import run_main
+from wenet_fusion_runtime.console import HelpFormatter, run_main
 from wenet_fusion_runtime.files import list_problems, write_text
 
 from wenet_fusion.data.judgement import Skip, too_many_skipped
@@ -27,7 +27,7 @@ DIGITAL_SILENCE = math.log(ENERGY_FLOOR) + 1e-3
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see --help."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("--config", type=Path, required=True, help="training configuration, with the front-end to use")
     parser.add_argument("--data", type=Path, required=True, help="list of the training set")
     parser.add_argument("--output", type=Path, required=True, help="file to write")

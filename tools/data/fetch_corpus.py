@@ -22,7 +22,7 @@ from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import read_lines
 
 TIMEOUT_SECONDS = 10
-ATTEMPTS = 20  # most attempts at one file from one mirror
+ATTEMPTS = 20  # maximum number of attempts at one file from one mirror
 ARCHIVES = (".tar.gz", ".tgz", ".tar")
 ALGORITHMS = {32: "md5", 64: "sha256"}  # by the number of digits of a checksum
 
@@ -52,7 +52,7 @@ def fetch(url: str, target: Path) -> None:
         raise OSError(f"connection closed: {error!r}") from error
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            part.unlink()  # it is as long as the file or longer: a part of another file, or complete but not renamed
+            part.unlink()  # it is not shorter than the file: either complete but not renamed, or of another file
         raise
     if total and part.stat().st_size < total:
         raise OSError(f"connection closed after {part.stat().st_size} of {total} bytes")

@@ -27,12 +27,12 @@ from wenet_fusion.text.special_tokens import (
     remove_special_tokens,
 )
 
-LONG_LIST, _PART = 2000, 250  # utterances
+LONG_LIST, _PART = 2000, 250  # from LONG_LIST utterances on, processes work on the list, _PART utterances at a time
 TO_THE_END = -1.0  # Kaldi's mark for a segment that ends with its recording
 
 
 class Corpus(NamedTuple):
-    """The usable utterances of a Kaldi data folder, in the order of `text`, and the reasons for the others."""
+    """The usable utterances of a Kaldi data folder, in the order of `text`, and why the others are left out."""
 
     utterances: list[Utterance]
     left_out: list[str]  # for each omitted utterance, a line with the reason
@@ -65,7 +65,8 @@ def read_transcripts(path: Path, special_tokens: SpecialTokens = "refuse") -> di
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: keys occur twice, or transcripts hold special tokens that are refused; the message lists the first.
+        ValueError: keys occur twice, or transcripts hold special tokens that are refused; the message lists the first
+            of them.
     """
     rows = read_rows(path)
     written = [Transcript(row.key, row.value, f"{path}:{row.line}") for row in rows]
@@ -211,7 +212,7 @@ def _read_segments(path: Path, problems: list[str]) -> dict[str, Segment]:
             channel = _channel(*fields[3:], first=0) if fields[3:] else None
         except (IndexError, TypeError, ValueError):
             problems.append(
-                f"{path}: {key}: expected 'recording start end', and a channel from 0 or none, found {value!r}"
+                f"{path}: {key}: expected 'recording start end', optionally with a channel from 0, found {value!r}"
             )
             continue
         if not 0 <= start < (math.inf if end == TO_THE_END else end):

@@ -35,7 +35,7 @@ def sample_utterances(
         data_type: format of the list; see `read_manifest`.
         settings: settings for reading shards in sequence.
         count: largest number of utterances; 0: all. If shards are read in sequence, the sample has the first utterances
-            of each shard; of more shards than `count`, only `count` shards, spread over the list, are read.
+            of each shard. If there are more than `count` shards, only `count` of them, spread over the list, are read.
 
     Raises:
         FileNotFoundError, ValueError: the list is missing or malformed.

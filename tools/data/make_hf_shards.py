@@ -28,7 +28,7 @@ from wenet_fusion.data.sources import AudioHeader, AudioSource, Utterance, heade
 from wenet_fusion.text.special_tokens import SPECIAL_TOKEN_CHOICES, find_special_tokens, remove_special_tokens
 
 _SAVED = ("dataset_dict.json", "dataset_info.json")  # files that `save_to_disk` writes
-_MAGIC = {b"fLaC": ".flac", b"OggS": ".ogg", b"RIFF": ".wav", b"ID3\x03": ".mp3"}
+_SUFFIXES = {b"fLaC": ".flac", b"OggS": ".ogg", b"RIFF": ".wav", b"ID3\x03": ".mp3"}  # by the first bytes of a file
 
 
 class Columns(NamedTuple):
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             progress.update(len(entries))
     report_left_out(left_out, args.allow_missing)
     if not shards:
-        raise ValueError(f"{args.dataset}: has no rows")
+        raise ValueError(f"{args.dataset}: has no usable row")
     write_text(args.output, "".join(f"{path}\n" for path in shards))
     print(f"{args.output}: {count} utterances, {seconds / 3600:.2f} h in {len(shards)} shard{'s' * (len(shards) != 1)}")
     return 0
@@ -169,7 +169,7 @@ def write_shard(path: Path, utterances: Iterator[Utterance]) -> list[IndexEntry]
             content = utterance.source.content or b""
             suffix = Path(utterance.source.path).suffix.lower()
             if suffix not in AUDIO_SUFFIXES:
-                suffix = _MAGIC.get(content[:4], ".wav")
+                suffix = _SUFFIXES.get(content[:4], ".wav")
             add_member(tar, f"{utterance.key}.txt", utterance.text.encode("utf-8"))
             offset = add_member(tar, f"{utterance.key}{suffix}", content)
             entries.append(IndexEntry(utterance.key, utterance.text, offset, len(content), utterance.seconds))

@@ -14,7 +14,7 @@ import numpy as np
 import soundfile
 from corpus_arguments import add_corpus_options, add_input_files, corpus_of
 from kaldi_corpus import LONG_LIST, report_left_out
-from wenet_fusion_runtime.console import run_main
+from wenet_fusion_runtime.console import HelpFormatter, run_main
 from wenet_fusion_runtime.files import replacing, write_text
 
 from wenet_fusion.data.lists.shard_index import IndexEntry, write_shard_index
@@ -24,7 +24,7 @@ from wenet_fusion.data.sources import Utterance, read_header, read_samples
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see --help."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     add_input_files(parser)
     parser.add_argument("shards_dir", type=Path, help="folder for the shards")
     parser.add_argument("output", type=Path, help="list of shards to write")

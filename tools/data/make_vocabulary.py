@@ -14,7 +14,7 @@ import sentencepiece
 from corpus_arguments import SPECIAL_TOKEN_HELP
 from kaldi_corpus import Transcript, clean_transcripts, read_transcripts
 from list_sample import sample_utterances
-from wenet_fusion_runtime.console import run_main
+from wenet_fusion_runtime.console import HelpFormatter, run_main
 from wenet_fusion_runtime.files import replacing, write_text
 from wenet_fusion_runtime.results.vocabulary import RESERVED, WORD_START, Vocabulary
 
@@ -32,12 +32,12 @@ from wenet_fusion.text.special_tokens import (
 from wenet_fusion.text.tokenizer import split_characters
 from wenet_fusion.text.vocabulary_file import format_vocabulary
 
-MAX_SKIPPED = 0.01  # largest share of unreadable utterances in a list
+MAX_SKIPPED = 0.01  # largest share of unreadable utterances in a list of training data
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see --help."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("text", type=Path, help="lines 'key transcript', or a list of training data: see --data_type")
     parser.add_argument("output_dir", type=Path, help="folder for units.txt and, with --kind bpe, bpe.model, bpe.vocab")
     parser.add_argument("--kind", choices=("words", "char", "bpe"), default="char", help="kind of the tokens")

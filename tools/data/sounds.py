@@ -11,7 +11,7 @@ def noise(length: int, rng: np.random.Generator) -> np.ndarray:
     """
     slope = rng.uniform(0, 1) if rng.random() < 0.5 else 0.0
     if slope:
-        size = 1 << max(length - 1, 1).bit_length()  # transforms of odd lengths are ten times slower
+        size = 1 << max(length - 1, 1).bit_length()  # transforms are slow if a length has large prime factors
         spectrum = np.fft.rfft(rng.standard_normal(size, dtype=np.float32))
         spectrum *= np.maximum(np.arange(len(spectrum), dtype=np.float32), 1) ** np.float32(-slope)
         samples = np.fft.irfft(spectrum)[:length]
@@ -21,8 +21,8 @@ def noise(length: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def tones(length: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the sum of one to three sine waves of constant or changing frequency, with a peak of at most 1. Some are
-    switched on and off like a signal tone.
+    """Return the sum of one to three sine waves of constant or changing frequency, with a peak of at most 1. In 30 % of
+    the cases, the sum is switched on and off like a signal tone.
     """
     time = np.arange(length) / sample_rate
     total = np.zeros(length)
@@ -42,7 +42,7 @@ def music(length: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray
     """Return notes of the twelve-tone scale with overtones, one to four at a time, plucked or held, of unit power."""
     total = np.zeros(length)
     beat = rng.uniform(0.12, 1.2)  # seconds
-    brightness = rng.uniform(0.5, 2.0)  # the amplitude of overtone n is 1 / n ** brightness of the lowest
+    falloff = rng.uniform(0.5, 2.0)  # the amplitude of overtone n is that of the lowest / n ** falloff
     decay, attack = rng.uniform(0.0, 4.0), rng.uniform(0.005, 0.08)
     start = 0
     while start < length:
@@ -52,7 +52,7 @@ def music(length: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray
         for semitone in rng.integers(0, 37, rng.integers(1, 5)):
             lowest = 80.0 * 2 ** (semitone / 12)
             for overtone in range(1, int(min(12, 0.45 * sample_rate / lowest)) + 1):
-                sound += np.sin(2 * np.pi * lowest * overtone * time) / overtone**brightness
+                sound += np.sin(2 * np.pi * lowest * overtone * time) / overtone**falloff
         release = np.clip((1.5 * seconds - time) / 0.03, 0, 1)
         total[start : start + len(time)] += (
             sound * np.exp(-decay * time / seconds) * np.minimum(1, time / attack) * release

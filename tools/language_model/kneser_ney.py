@@ -1,7 +1,7 @@
 """Estimate n-gram models with interpolated modified Kneser-Ney smoothing (Chen and Goodman, 1999) from word numbers.
 
 Shapes: V words, P positions in the text, M distinct n-grams of one order. The n-grams of an order are numbered in
-sorted order: first by the number of their prefix (an n-gram of the previous order), then by that of their last word.
+sorted order: first by the number of their prefix (an n-gram of the previous order), then by that of the last word.
 """
 
 from collections.abc import Sequence
@@ -127,8 +127,8 @@ def _adjusted(level: Ngrams, longer: Ngrams | None) -> np.ndarray:
 
 
 def estimate_discounts(counts: np.ndarray) -> Discounts:
-    """Estimate the discounts from the numbers of n-grams with counts 1 to 4. Return FALLBACK if no n-gram has the count
-    1, 2 or 3, or if a discount is not between 0 and its count.
+    """Estimate the discounts from the numbers of n-grams with counts 1 to 4. Return FALLBACK if one of the counts 1, 2
+    and 3 does not occur, or if a discount is not between 0 and its count.
     """
     frequency = np.bincount(np.minimum(counts, 5), minlength=6).astype(float)
     if not frequency[1:4].all():

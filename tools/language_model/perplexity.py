@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sentences import TextFormat, add_format_arguments, read_sentences, text_format
-from wenet_fusion_runtime.console import run_main
+from wenet_fusion_runtime.console import HelpFormatter, run_main
 from wenet_fusion_runtime.search.language_models.language_model import KenlmModel, NgramModel, load_language_model
 
 
@@ -23,12 +23,12 @@ class Perplexity(NamedTuple):
 
     @property
     def of_all(self) -> float:
-        """Perplexity over all words, with <unk> for unknown words."""
+        """Perplexity over sentence ends and all words, with <unk> for unknown words."""
         return math.exp(-self.log_prob / (self.words + self.sentences))
 
     @property
     def of_known(self) -> float:
-        """Perplexity over the words of the model's vocabulary only."""
+        """Perplexity over sentence ends and the words of the model's vocabulary only."""
         return math.exp((self.unknown_log_prob - self.log_prob) / (self.words - self.unknown + self.sentences))
 
 
@@ -63,7 +63,7 @@ def report(model: NgramModel | KenlmModel, path: Path, text: TextFormat) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see --help."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("model", type=Path, help="ARPA file (text or .gz) or binary file of KenLM")
     parser.add_argument("text", type=Path, nargs="+", help="text file with a sentence in each line")
     add_format_arguments(parser)

@@ -39,9 +39,9 @@ def add_format_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--words", choices=SPLITS, default="spaces",
-        help="how to split lines into words; the search must split text in the same way. spaces: text between spaces;"
-        " unspaced: also each Chinese or Japanese character, for vocabularies with U+2581; characters: each character,"
-        " for vocabularies without U+2581 (default: %(default)s)",
+        help="how to split lines into words; the search must split text in the same way. spaces: at spaces; unspaced:"
+        " at spaces, and each Chinese or Japanese character is a word, for vocabularies with U+2581; characters: each"
+        " character is a word, for vocabularies without U+2581 (default: %(default)s)",
     )  # fmt: skip
 
 

@@ -41,7 +41,7 @@ def read_words(path: Path) -> list[str]:
     if [RESERVED[0], "0"] in lines[:1]:
         words = list(read_vocabulary(path, "words").tokens[len(RESERVED) :])
         if any(WORD_START in word for word in words):
-            raise ValueError(f"{path}: its units are parts of words; give a list of words, or leave --vocabulary out")
+            raise ValueError(f"{path}: its tokens are parts of words; give a list of words, or leave --vocabulary out")
         return words
     for number, line in enumerate(lines, start=1):
         if len(line) > 1:

@@ -184,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=RULES,
         metavar="R1/R2/R3[/P[:SECONDS[:PAUSE]]]",
         help="seconds of rules 1, 2 and 3; off disables rule 1 or 2. A fourth part closes complete sentences: "
-        "probability of the sentence's end, shortest silence and mean pause in seconds",
+        "least probability that the sentence ends, shortest silence and mean pause in seconds",
     )
     parser.add_argument(
         "--language_model",

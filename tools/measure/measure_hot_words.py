@@ -30,7 +30,7 @@ from wenet_fusion.scoring.error_rate import AlignedPair, ErrorCounts, align
 from wenet_fusion.scoring.transcripts import UNITS, Counting
 
 WITHOUT, AS_LISTED = "without", "as listed"
-PHRASES_SHOWN = 20  # most rows of the table of phrases
+PHRASES_SHOWN = 20  # maximum number of rows in the table of phrases
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def with_boosts(hot_words: Sequence[HotWord], boosts: Sequence[float]) -> dict[str, tuple[HotWord, ...]]:
-    """Return a copy of the list for each of `boosts`, with this boost for all phrases; no boosts: the list itself."""
+    """Return a copy of the list for each of `boosts`, with this boost for all phrases. Without `boosts`, return the
+    list itself.
+    """
     if not boosts:
         return {AS_LISTED: tuple(hot_words)}
     return {f"{boost:g}": tuple(word._replace(boost=boost) for word in hot_words) for boost in boosts}

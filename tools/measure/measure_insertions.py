@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Count the insertions of an exported model in non-speech (see nonspeech_sounds.py)."""
+"""Count the words that an exported model recognises in non-speech (see nonspeech_sounds.py): its insertions."""
 
 import argparse
 from collections import Counter
@@ -20,7 +20,7 @@ from wenet_fusion.data.lists.manifest import scan_manifest
 from wenet_fusion.evaluation.decode_list import read_batch
 from wenet_fusion.evaluation.report.markdown import markdown_table
 
-RECORDINGS = 100  # most recordings used from a data.list
+RECORDINGS = 100  # maximum number of recordings used from a data.list
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,7 +81,7 @@ def print_table(
     words: Counter[tuple[str, str]],
     seconds: float,
 ) -> None:
-    """Print a table of insertions per hour by kind of sound and search, then a line with the worst search of each."""
+    """Print a table of insertions per hour by kind of sound and search, and a line with the worst rate of each kind."""
     chunks = len(meta.chunk_sizes)
     hours = {kind: count * chunks * seconds / 3600 for kind, count in Counter(sound.kind for sound in sounds).items()}
     rows = [

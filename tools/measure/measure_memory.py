@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 from wenet_fusion_runtime import Recognizer
-from wenet_fusion_runtime.console import run_main
+from wenet_fusion_runtime.console import HelpFormatter, run_main
 
 from wenet_fusion.data.lists.manifest import read_manifest
 from wenet_fusion.data.progress_bar import progress_bar
@@ -28,7 +28,7 @@ class Minute(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; see --help."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=HelpFormatter)
     parser.add_argument("model", type=Path, help="exported file")
     parser.add_argument("data", type=Path, help="raw data.list whose utterances are streamed again and again")
     parser.add_argument("--minutes", type=int, default=60, help="minutes of audio; at least 10")

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Stream the recordings of a data.list, cut at random, through an exported model; measure errors and latency, and
-compare the tokens with offline evaluation.
+"""Stream the recordings of a data.list through an exported model, in pieces of random length. Measure errors and
+latency, and compare the tokens with those of offline evaluation.
 """
 
 import argparse
@@ -69,8 +69,8 @@ class Report:
     start_errors_seconds: BoundaryErrors | None
     end_errors_seconds: BoundaryErrors | None
     compared: int  # number of utterances with tokens of offline evaluation
-    same_tokens: int  # number of these with the same tokens
-    different: list[str]  # those with other tokens
+    same_tokens: int  # number of compared utterances with the same tokens
+    different: list[str]  # keys of the compared utterances with other tokens
     without_times: list[str]  # utterances whose words are missing in the CTM file
     skipped: list[str]
 

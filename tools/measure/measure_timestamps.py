@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = {}
     for path in args.ctm:
         recognised = read_ctm(path)
-        # Raises ValueError if no utterance has words; single utterances may have none.
+        # This call raises ValueError if no utterance has words; single utterances may have none.
         keys_without_words(recognised, texts, path)
         rows[path] = timestamp_errors(match_all_words(spoken, recognised))
     print(table(rows, sum(map(len, spoken.values()))))

@@ -31,7 +31,7 @@ def _columns(entries: Sequence[dict[str, float]]) -> dict[str, np.ndarray]:
 
 
 def smooth(values: np.ndarray, width: int) -> np.ndarray:
-    """Return the running median over `width` values (fewer at the ends), to hide outliers."""
+    """Return the running median over about `width` values (fewer at the ends), to hide outliers."""
     half = width // 2
     return np.array([np.median(values[max(0, i - half) : i + half + 1]) for i in range(len(values))])
 
@@ -55,7 +55,7 @@ def draw(steps: dict[str, np.ndarray], epochs: dict[str, np.ndarray], title: str
     losses.set(title="loss", xlabel="step", yscale="log")
     drawn = np.concatenate(curves)
     drawn = drawn[np.isfinite(drawn) & (drawn > 0)]
-    if drawn.size:  # ignore the losses of single steps, which vary with the utterance lengths in a batch
+    if drawn.size:  # the limits ignore the losses of single steps, which vary with the utterance lengths in a batch
         losses.set_ylim(drawn.min() / 1.3, 1.3 * drawn.max())
     losses.legend()
     errors.set(title="word error rate on dev (greedy)", xlabel="step")

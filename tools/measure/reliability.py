@@ -28,9 +28,9 @@ class Bin(NamedTuple):
     low: float
     high: float
     words: int
-    confidence: float  # mean confidence; NaN if the bin has no words, as are the next three
+    confidence: float  # mean confidence; this and the next three are NaN if the bin has no words
     right: float  # share of correct words
-    right_low: float  # Wilson's 95 % interval of that share
+    right_low: float  # Wilson's 95 % interval of `right`, from `right_low` to `right_high`
     right_high: float
 
 
@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not recognised:
         print(f"{args.ctm}: no word was recognised, so there is no confidence to judge")
         return 0
-    # Raises ValueError if no utterance has words; single utterances may have none.
+    # This call raises ValueError if no utterance has words; single utterances may have none.
     keys_without_words(recognised, references, args.ctm)
     found = reliability(*rated_words(references, recognised), args.bins)
     print(

@@ -1,4 +1,4 @@
-"""Stream one recording, cut at random, and record when its text appears."""
+"""Stream one recording in pieces of random length, and record when its text appears."""
 
 import itertools
 import time

@@ -6,7 +6,7 @@ from parts.comparison.study import BASELINE, Study
 
 from wenet_fusion.evaluation.report.markdown import markdown_table
 
-HEADLINE: Condition = ("ctc_greedy_search", "16/4")  # greedy search has no weights to tune, which could favour a model
+HEADLINE: Condition = ("ctc_greedy_search", "16/4")  # greedy search has no weights, whose tuning could favour a model
 EMPTY = "–"
 
 

@@ -130,7 +130,7 @@ class Worker:
     def _evaluate(self, run: RunSpec) -> str:
         folder = self._folders.path(run)
         if not any(folder.glob("step_*.pt")):
-            self._train(run)  # the record exists without a checkpoint: train again
+            self._train(run)  # the run has a record but no checkpoint
         checkpoint = max(folder.glob("step_*.pt"))
         command = ["evaluate", "--checkpoint", str(checkpoint), "--data", self._list("test")]
         command += ["--result_dir", str(folder / "results"), "--modes", *self._study.modes]

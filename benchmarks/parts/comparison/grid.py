@@ -1,4 +1,4 @@
-"""Decide which runs come next: the grid of settings, its extensions, the seeds, and runs at equal processor time."""
+"""Decide which runs come next: the grid of settings, its extensions, all seeds, and runs at equal processor time."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, zip_longest
@@ -16,7 +16,7 @@ from parts.comparison.study import (
     equal_updates,
 )
 
-SAME_TIME = 0.02  # runs at equal updates also count for equal time if the updates differ by at most this share
+SAME_TIME = 0.02  # up to this relative difference in updates, one run serves both comparisons
 
 
 class Choice(NamedTuple):
@@ -25,7 +25,7 @@ class Choice(NamedTuple):
     rate: float
     warmup: int
     outcome: Outcome
-    at_edge: bool  # the best rate is at an edge of the grid, which has reached its largest size
+    at_edge: bool  # the best rate is at an edge of the grid, and the grid may not grow further there
 
 
 class GridState(NamedTuple):

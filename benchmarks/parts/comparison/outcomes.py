@@ -15,7 +15,7 @@ from wenet_fusion.config import config_from_mapping
 LOG = "train_log.jsonl"
 OUTCOME = "outcome.json"
 EVALUATION = "errors.json"
-MOST_POINTS = 60  # most points of a loss curve
+MOST_POINTS = 60  # maximum number of points in a loss curve
 DIVERGED = "training diverged:"  # start of the message of `wenet-fusion train` if losses stay non-finite
 
 
@@ -87,7 +87,7 @@ class RunOutcomes(Protocol):
         ...
 
     def update_seconds(self, size: str) -> dict[str, float] | None:
-        """Return the seconds of an update by configuration's folder; None before they were measured."""
+        """Return the seconds of an update by folder of the configuration; None before they were measured."""
 
 
 class RunFolders:
@@ -121,9 +121,7 @@ class RunFolders:
         try:
             outcome = config_from_mapping(Outcome, parse_json(path.read_text(encoding="utf-8")), str(path))
         except ValueError as error:
-            raise ValueError(
-                f"{path}: not the outcome of a run ({error}); delete it: the run then ends anew"
-            ) from error
+            raise ValueError(f"{path}: not the outcome of a run ({error}); delete it: it is made anew") from error
         self._outcomes[run] = outcome
         return outcome
 
@@ -164,7 +162,7 @@ class RunFolders:
         return self._times.get(size)
 
     def update_seconds(self, size: str) -> dict[str, float] | None:
-        """Return the seconds of an update by configuration's folder; None before they were measured."""
+        """Return the seconds of an update by folder of the configuration; None before they were measured."""
         times = self.times(size)
         return None if times is None else {name: found["median"] / 1000 for name, found in times["updates"].items()}
 

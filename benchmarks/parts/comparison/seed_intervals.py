@@ -97,7 +97,7 @@ def read_errors(records: Sequence[Path]) -> dict[Condition, Errors]:
     for path, other in zip(records, read):
         by_condition = {(item.mode, item.chunking): item.errors for item in other.conditions}
         if dict(zip(other.keys, other.words)) != dict(zip(first.keys, first.words)) or by_condition.keys() != asked:
-            raise ValueError(f"{records[0]} and {path} hold different test sets: evaluate them on one")
+            raise ValueError(f"{records[0]} and {path} hold different test sets: evaluate them on the same one")
         places = {key: place for place, key in enumerate(other.keys)}
         for condition, errors in by_condition.items():
             result.setdefault(condition, []).append([errors[places[key]] for key in first.keys])
@@ -129,7 +129,7 @@ def relative_difference(ours: Errors, baseline: Errors, seed: int = 0) -> Rate:
 
 
 def _ratio(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Return mine / theirs - 1; 0 if neither has an error."""
+    """Return mine / theirs - 1; 0 if neither has an error, infinity if only `mine` has errors."""
     without = np.where(mine > 0, np.inf, 0.0)
     return np.where(theirs > 0, mine / np.maximum(theirs, 1e-12) - 1, without)
 

@@ -1,4 +1,4 @@
-"""The settings of a comparison: configurations and sizes of the encoder, the grid of settings; and its runs."""
+"""The settings of a comparison (configurations and sizes of the encoder, learning rates, warm-ups), and its runs."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,7 +33,7 @@ class Configuration:
 
 BASELINE = Configuration("LayerNorm Conformer", "layer_norm", 0, ("layer", "swish", "glu", "rel_pos"))
 OURS = Configuration("FusionFormer", "fusionformer", 0, ("fusion", "relu", "none", "bias"))
-# The paper's Conformer; two encoders that diverge according to the paper; then, one change at a time, FusionFormer.
+# The baseline; two encoders that diverge according to the FusionFormer paper; then, one change at a time, FusionFormer.
 CONFIGURATIONS = (
     BASELINE,
     Configuration("norms removed", "no_norms", 1, ("none", "swish", "glu", "rel_pos")),
@@ -70,9 +70,9 @@ class Study:
     sizes: tuple[Size, ...]
     rates: tuple[float, ...] = (0.001, 0.002, 0.0005, 0.004)  # peak learning rates, in the order in which they run
     warmups: tuple[int, ...] = (100, 300)  # updates; the first is tried with all rates, the others with the best rate
-    most_extensions: int = 3  # most rates that are added beyond each edge of the grid
+    most_extensions: int = 3  # maximum number of rates that are added beyond each edge of the grid
     choosing_seed: int = 0  # seed of the runs that choose rate and warm-up
-    choosing_updates: int | None = None  # number of their updates, the schedule scaled to it; null: the recipe's
+    choosing_updates: int | None = None  # length of these runs, to which their schedule is scaled; null: the recipe's
     seeds: tuple[int, ...] = (0, 1, 2)  # seeds of the runs that are compared
     equal_time: bool = True  # also compare at equal processor time
     train_config: str = "conf/train.yaml"  # configuration of the training
@@ -87,7 +87,7 @@ class Study:
         if not self.sizes:
             found.append("sizes: give one or more")
         if len({size.name for size in self.sizes}) < len(self.sizes):
-            found.append("sizes: two have one name")
+            found.append("sizes: two have the same name")
         if len(set(self.rates)) < 4:
             count = len(set(self.rates))
             found.append(f"rates: {count} are too few to find the best one between them: give four or more")
@@ -121,7 +121,7 @@ class RunSpec(NamedTuple):
     size: str
     configuration: Configuration
     rate: float
-    warmup: int  # updates of warm-up at equal updates; a run with other updates scales it, see `warmup_of`
+    warmup: int  # updates of the warm-up in a run of the recipe's length; `warmup_of` scales it to other lengths
     seed: int
     updates: int
 

@@ -16,7 +16,7 @@ from wenet_fusion_runtime.server.settings import SERVER_OPTIONS
 from wenet_fusion_runtime.stream.offline import transcribe_offline
 
 LARGE, TRAINED = "large encoder", "trained model"
-NOISES = 6  # number of noise recordings; each has another length
+NOISES = 6  # number of noise recordings, all of different lengths
 
 
 class ServedModel(NamedTuple):

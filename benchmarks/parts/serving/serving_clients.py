@@ -43,7 +43,7 @@ class ClientMeasurements:
     delays: list[float] = field(default_factory=list)  # from the end of a chunk's speech to its result
     firsts: list[float] = field(default_factory=list)  # first delay of each session
     lasts: list[float] = field(default_factory=list)  # from the last sample to the end of the session
-    lateness: list[float] = field(default_factory=list)  # from the end of a piece's speech until it is sent
+    lateness: list[float] = field(default_factory=list)  # from the end of a piece's speech until the piece is sent
     texts: list[tuple[int, str]] = field(default_factory=list)  # index of the recording, recognised text
     errors: list[str] = field(default_factory=list)
     processor_seconds: float = 0.0

@@ -35,7 +35,7 @@ SECONDS, MEGABYTES = 30.0, 1000.0  # goals for 281,000 utterances
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--utterances", type=int, nargs="+", default=[28_000, 281_000], help="lengths of the lists (default: both)"
+        "--utterances", type=int, nargs="+", default=[28_000, 281_000], help="list lengths (default: 28000 281000)"
     )
 
 
@@ -74,7 +74,7 @@ def measure_start(count: int, seed: int) -> dict[str, Any]:
 
 
 def write_corpus(folder: Path, count: int, seed: int) -> None:
-    """Write a list of utterances. Those of about 12 s name a file that exists, the others do not; texts repeat."""
+    """Write a list of utterances. Only those of about 12 s name a file that exists. Texts repeat."""
     rng = np.random.default_rng(seed)
     tokens = ("<blank>", "<unk>", "<sos/eos>", WORD_START, *LETTERS)
     (folder / "units.txt").write_text("".join(f"{token} {number}\n" for number, token in enumerate(tokens)))
@@ -103,7 +103,7 @@ def start(folder: Path, commanded: float) -> dict[str, Any]:
     os.chdir(folder)
     config = read_recipe(Path("train.yaml"), [])
     dataset = build_dataset(config, Path("data.list"), build_tokenizer(config.tokenizer, Path()), augmented=True)
-    for _ in range(2):  # training reads both twice
+    for _ in range(2):  # training also calls both methods twice
         dataset.description()
         dataset.notes()
     for measured in (dataset.digest, dataset.contents):

@@ -34,8 +34,8 @@ NORM_ALONE = f"{OURS} with LayerNorm"  # only the norms differ
 DEFAULT, LAYERS = ACTIVATIONS
 # Modules that a new process would otherwise import during the measurement; the first optimiser imports torch._dynamo.
 PRELOADED = ["torch._dynamo", "torch.distributed", "wenet_fusion.recipe", "wenet_fusion.training.optimisation.update"]
-STEP_GOAL, MEMORY_GOAL = 1.1, 1.1  # largest ratios of FusionFormer to models with LayerNorm
-WENETS, WENET_GOAL = "WeNet's own Conformer", 0.65  # the largest ratio of step times
+STEP_GOAL, MEMORY_GOAL = 1.1, 1.1  # largest ratios (of time and of memory) of FusionFormer to models with LayerNorm
+WENETS, WENET_GOAL = "WeNet's own Conformer", 0.65  # largest ratio of the step times, ours to WeNet's
 AS_WENET = (
     f"`{CONFORMER}` has the settings of WeNet's Conformer (`norm: layer`, `activation: swish`, `conv_gate: glu`, "
     "`positions: rel_pos`, as many subsampling channels as the encoder's width) but runs this toolkit's code. "

@@ -43,7 +43,7 @@ lm_order=5                      # length of the language model's longest n-grams
 lm_words=characters             # words of the language model; characters: each character is a word
 lm_weights="0.1 0.2 0.5"        # weights of the language model to try on the dev set
 word_bonuses="0 0.5 1"          # bonuses per character to try with each weight
-unknown_word_penalty=0          # nats subtracted for each word that the language model does not know; 8 all but forbids them
+unknown_word_penalty=0          # nats subtracted for each word that the language model does not know; 8 almost forbids them
 . "$here/../../../tools/parse_options.sh"
 . "$here/../../../tools/recipe.sh"
 

@@ -2,8 +2,8 @@
 # Commands, digits and dates in English for any speaker, from synthetic and recorded speech.
 # Usage: bash run.sh --data FOLDER --speech FOLDER [--name value]...
 #
-# The model is made for the language of conf/grammar.yaml. Synthesizers speak its sentences in many voices, Whisper sorts
-# out what is unclear, and recordings of people complete the training set. The README names the sources.
+# The model is made for the language of conf/grammar.yaml. Synthesizers speak sentences of this language in many voices,
+# Whisper rejects unclear utterances, and recordings of people complete the training set. The README names the sources.
 #
 # Stages: -1 synthetic speech, 0 data, 1 mean and variance of the features, 2 vocabulary, 3 data lists, 4 training,
 # 5 averaging and evaluation, 6 export, 7 streaming, pictures and summary, 8 language model.
@@ -27,9 +27,9 @@ kokoro=                         # folder of kokoro.onnx and voices/, for the syn
 test_voices="af_nova am_echo bf_isabella bm_lewis am_puck af_bella" # voices of kokoro for the test set only
 dev_voices="bf_alice am_liam af_sky am_onyx" # voices of kokoro for the dev set only
 foreign_hours=2.6               # hours of synthetic speech in other languages, without transcripts
-sound_hours=1.5                 # hours of silence, noise, music and speech backwards, without transcripts
-wordless_test_hours=1           # hours of each of the test sets foreign and sounds, for the model card; 0: none
-whisper=tiny.en                 # faster-whisper model that sorts out unclear speech: name or folder; empty: keep everything
+sound_hours=1.5                 # hours of silence, noise, music and reversed speech, without transcripts
+wordless_test_hours=1           # hours of the test set foreign and of the test set sounds, for the model card; 0: none
+whisper=tiny.en                 # faster-whisper model that rejects unclear utterances: name or folder; empty: keep all
 seed=0                          # seed of the training
 vocab_size=250                  # number of BPE pieces
 data_type=raw                   # raw or shard
@@ -46,10 +46,10 @@ job_id=2023                     # with several hosts: a number that no other tra
 average_num=5                   # number of last checkpoints to average; if the last one alone is better on dev, it is used instead
 decode_modes="ctc_greedy_search ctc_prefix_beam_search" # searches to evaluate
 chunkings="full 16/4 8/8"       # chunkings to evaluate: frames of 40 ms per chunk / chunks of left context
-test_sets=                      # sets of strangers to evaluate; empty: voices, strings, digits, words, librispeech and english_dev, as far as --data and --synthesizers give them
-lm_sentences=600000             # sentences of the grammar that the language model learns from, besides those that are spoken and the open text
+test_sets=                      # sets to evaluate, without speakers of the training set; empty: voices, strings, digits, words, librispeech and english_dev, as far as --data and --synthesizers give them
+lm_sentences=600000             # number of sentences drawn for the language model, in addition to the texts for the synthesizers and the open text
 lm_order=3                      # length of the language model's longest n-grams, in words
-lm_prune="0 1 2"                # for each order, n-grams with at most this count are left out; "0 1 2" keeps pairs that occur twice and triples that occur three times
+lm_prune="0 1 2"                # for each order, n-grams with at most this count are left out; "0 1 2" keeps pairs that occur at least twice and triples that occur at least three times
 lm_weights="0.2 0.5 1"          # weights of the language model to try on the dev set
 word_bonuses="0 1 2"            # bonuses per word to try with each weight
 unknown_word_penalty=8          # nats subtracted for each word that the language model does not know

@@ -39,7 +39,7 @@ targets=                        # formats to export and measure on dev in additi
 lm_order=3                      # length of the language model's longest n-grams, in words
 lm_weights="0.2 0.5 1"          # weights of the language model to try on the dev set
 word_bonuses="0 1 2"            # bonuses per word to try with each weight
-unknown_word_penalty=0          # nats subtracted for each word that the language model does not know; 8 all but forbids them
+unknown_word_penalty=0          # nats subtracted for each word that the language model does not know; 8 almost forbids them
 . "$here/../../../tools/parse_options.sh"
 . "$here/../../../tools/recipe.sh"
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The paper's comparison on digit strings: every configuration with its own learning rate. Usage: bash run_comparison.sh [--name value]...
+# The comparison of the FusionFormer paper on digit strings: every configuration with its own learning rate.
+# docs/comparison.md explains it. Usage: bash run_comparison.sh [--name value]...
 #
 # Run stages -1 to 2 of run.sh first. The comparison makes its own strings, all of which have words, because the
 # LayerNorm Conformer learns more slowly than the others if some training strings have none. Finished trainings are skipped:
@@ -15,7 +16,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 # options
 study=conf/comparison.yaml      # settings of the comparison
-data_dir=data/with_words        # folder of the strings; if it is empty, they are made
+data_dir=data/with_words        # folder of the strings; they are made if it has none
 dir=exp/comparison              # folder of the trainings
 records=                        # folder with the records of finished trainings; empty: the folder of --dir
 jobs=1                          # parallel trainings, each on one core

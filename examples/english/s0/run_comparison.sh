@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The paper's comparison on English: every configuration with its own learning rate. Usage: bash run_comparison.sh [--name value]...
+# The comparison of the FusionFormer paper on English: every configuration with its own learning rate.
+# docs/comparison.md explains it. Usage: bash run_comparison.sh [--name value]...
 #
 # Run stages 0 to 3 of run.sh first. Finished trainings are skipped: after an interruption, run the same command again.
 # The whole comparison trains about 40 models, each on one core: 24 for 15 minutes each, to choose learning rates, and

@@ -55,7 +55,8 @@ def split(op: Op, state: Tree, x_BN: Tensor, lengths_B: Tensor, cuts: Sequence[i
 
 
 def batch(op: Op, join: Callable[[list[Tree]], Tree], xs: Sequence[Tensor], states: Sequence[Tree]) -> float:
-    """A row of a batch equals the row alone, beside longer and louder neighbours and also when streams are out of step.
+    """A row of a batch gives the same as its stream alone, whatever the lengths and states of the other rows, and
+    whatever values are behind the lengths.
 
     Args:
         op: any op.

@@ -44,7 +44,7 @@ def run_until(trainer: Trainer, step: int) -> None:
 
 
 def killed_run(recipe: RecipeConfig, corpus: tuple[Path, Path], folder: Path) -> Path:
-    """Return the folder of a run that was killed in step 4: its state is of step 2 if every second step is saved."""
+    """Return the folder of a run that was killed in step 4, with the state of step 2 if every second step is saved."""
     run_until(start(recipe, corpus, folder), 4)
     return folder
 

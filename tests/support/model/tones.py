@@ -74,7 +74,8 @@ def write_corpus(folder: Path, count: int, seed: int, longest: int = 4) -> Path:
 def tone_recipe(recipe: RecipeConfig) -> RecipeConfig:
     """Return a tiny recipe that learns tones in 100 steps, without random changes.
 
-    With this seed, rounding changes the model little on every processor; with seed 0, int8 differs by 0.3 to 0.5.
+    Seed 1 is chosen: rounding changes the outputs of its model little on every processor. With seed 0, the outputs in
+    int8 differ by 0.3 to 0.5.
     """
     model = replace(
         recipe.model,

@@ -40,7 +40,7 @@ def install_package(files: Path, monkeypatch: pytest.MonkeyPatch, *options: obje
 
 
 def install_with_language_model(files: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make a package of the model and the language model with its weights 0.25 and 0.5, and its penalty 0.75."""
+    """Make a package of the model and the language model: weight 0.25, word bonus 0.5, unknown word penalty 0.75."""
     options = ["--language_model", files / "words.arpa.gz", "--lm_weight", 0.25, "--word_bonus", 0.5]
     options += ["--unknown_word_penalty", 0.75, "--confidence_threshold", 0.125, "--beam_size", 3]
     return install_package(files, monkeypatch, *options)

@@ -24,7 +24,7 @@ RATE = 16000
 
 
 def wenet_module(name: str) -> types.ModuleType:
-    """Import a module of WeNet. Without the package skip the test, or fail it if the package is promised."""
+    """Import a module of WeNet. Without it, skip the test, or fail it if WENET_FUSION_REQUIRE_WENET demands WeNet."""
     try:
         return import_wenet(name)
     except ImportError as error:

@@ -42,7 +42,7 @@ def read_sets(corpus: Path) -> dict[str, list[CorpusUtterance]]:
         )
     texts = read_transcript(corpus / TRANSCRIPT)
     found: dict[str, list[CorpusUtterance]] = {}
-    silent = 0
+    untranscribed = 0
     for name in SETS:
         recordings = sorted((corpus / "wav" / name).glob("*/*.wav"))
         if not recordings:
@@ -52,15 +52,15 @@ def read_sets(corpus: Path) -> dict[str, list[CorpusUtterance]]:
             for path in recordings
             if path.stem in texts
         ]
-        silent += len(recordings) - len(found[name])
+        untranscribed += len(recordings) - len(found[name])
     missing = sorted(texts.keys() - {item.key for utterances in found.values() for item in utterances})
     if missing:
         raise ValueError(
             f"{corpus}: {len(missing)} of {len(texts)} transcripts have no recording; unpack data_aishell.tgz again:\n"
             f"{list_problems(missing)}"
         )
-    if silent:
-        print(f"note: {silent} recordings have no transcript and are left out, as in recipes of other toolkits")
+    if untranscribed:
+        print(f"note: {untranscribed} recordings have no transcript and are left out, as in recipes of other toolkits")
     return found
 
 

@@ -22,7 +22,7 @@ def corpus_utterance(utterance: Utterance) -> CorpusUtterance:
     if utterance.source.size or utterance.source.content is not None:
         raise ValueError(f"{utterance.key}: its audio is not a file; train on the list itself with data.data_type")
     if utterance.channel is not None:
-        raise ValueError(f"{utterance.key}: is a channel of its file; train on the list itself with data.data_type")
+        raise ValueError(f"{utterance.key}: its audio is one channel; train on the list itself with data.data_type")
     return CorpusUtterance(
         utterance.key, Path(utterance.source.path), utterance.text, utterance.speaker or utterance.key
     )

@@ -25,12 +25,12 @@ _REPEATS = {"english": 2, "librispeech": 2, "digits": 2}
 
 
 def is_dev_speaker(speaker: str, speakers: Sequence[str]) -> bool:
-    """Tell whether a speaker of the English training recordings belongs to the dev set."""
+    """Return whether a speaker of the English training recordings belongs to the dev set."""
     return sorted(speakers).index(speaker) % _DEV_SHARE == 5
 
 
 def refuse_shared_speakers(train: Iterable[Utterance], test: Iterable[Utterance]) -> None:
-    """Raise ValueError if a speaker of a test set is in the training set, also as "ls84" of LibriSpeech's 84."""
+    """Raise ValueError if a test set and the training set share a speaker; "ls84" is LibriSpeech's "84"."""
     trained, tested = ({each.speaker.removeprefix("ls") for each in part} for part in (train, test))
     if shared := sorted(trained & tested):
         raise ValueError(
@@ -40,7 +40,7 @@ def refuse_shared_speakers(train: Iterable[Utterance], test: Iterable[Utterance]
 
 
 def join_digits(recordings: Path, output: Path, strings_per_speaker: int, seed: int) -> Iterator[Utterance]:
-    """Write strings of recorded digits (Free Spoken Digit Dataset), each of one speaker, and yield them."""
+    """Join recorded digits (Free Spoken Digit Dataset) to strings of one speaker each; write and yield the strings."""
     rng = np.random.default_rng(seed)
     takes: dict[str, list[Path]] = {}
     for path in sorted(recordings.glob("[0-9]_?*_*.wav")):
@@ -69,7 +69,7 @@ def _read(path: Path) -> np.ndarray:
 
 
 def repeated(utterances: Iterable[Utterance], times: int) -> Iterator[Utterance]:
-    """Yield utterances `times` times, with keys of their own."""
+    """Yield each utterance `times` times; each copy has a key of its own."""
     for each in utterances:
         yield each
         for number in range(2, times + 1):

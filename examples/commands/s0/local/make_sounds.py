@@ -17,7 +17,8 @@ from wenet_fusion_runtime.files import write_text
 from wenet_fusion.data.lists.kaldi import read_table
 
 _SAMPLE_RATE = 16000
-_SECONDS = (1.0, 8.0)  # as of spoken utterances: a batch holds utterances of similar length, some with words
+# As long as spoken utterances: a batch holds utterances of similar lengths, and some of them must have words.
+_SECONDS = (1.0, 8.0)
 _BACKWARDS_SHARE = 0.45  # share of sounds that are speech played backwards
 
 
@@ -43,7 +44,7 @@ def clicks(length: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def breath(length: int, rng: np.random.Generator) -> np.ndarray:
-    """Return breaths and rustling: noise whose level and colour change slowly."""
+    """Return breaths and rustling: noise whose level changes slowly."""
     places = np.linspace(0, length, max(3, int(length / _SAMPLE_RATE * rng.uniform(1, 6))))
     level = np.interp(np.arange(length), places, rng.uniform(0, 1, places.size) ** 3)
     return noise(length, rng) * level

@@ -14,7 +14,7 @@ from language import InstalledSentences, Language, read_grammar, transcript
 from wenet_fusion_runtime.console import run_main
 from wenet_fusion_runtime.files import write_text
 
-_LONGEST_WORDS = 14  # most words of a sentence of open text
+_LONGEST_WORDS = 14  # maximum number of words in a sentence of open text
 _ALLOWED = re.compile(r"[A-Z][A-Z']*( [A-Z][A-Z']*)*")
 
 
@@ -28,7 +28,7 @@ def draw_foreign(languages: Sequence[str], count: int, seed: int) -> Iterator[st
 
 
 def open_texts(paths: Sequence[Path]) -> list[list[str]]:
-    """Return the usable sentences of each file, which may be compressed by gzip: of letters, and not too long."""
+    """Return the sentences of each file (plain or .gz) that have only letters and at most _LONGEST_WORDS words."""
     found = []
     for path in paths:
         content = path.read_bytes()
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--foreign", nargs="*", default=[], metavar="CODE", help="draw sentences of these languages instead"
     )
-    parser.add_argument("--count", type=int, required=True, help="number of texts")
+    parser.add_argument("--count", type=int, required=True, help="number of drawn texts")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default: %(default)s)")
     parser.add_argument("--output", type=Path, required=True, help='file of lines "KIND<tab>TRANSCRIPT" to write')
     args = parser.parse_args(argv)

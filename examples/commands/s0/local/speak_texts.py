@@ -22,8 +22,8 @@ from wenet_fusion_runtime.files import read_lines, write_text
 
 _SAMPLE_RATE = 16000
 _PAUSE_SECONDS = (0.05, 0.5)  # before and after the speech
-_FLOOR_DB = (-85.0, -60.0)  # level of the noise in the pauses, dB relative to full scale
-_PER_FOLDER = 1000  # utterances
+_FLOOR_DB = (-85.0, -60.0)  # level of the added noise, dB relative to full scale
+_PER_FOLDER = 1000  # number of utterances
 
 
 def utterances(texts: Path) -> Iterator[tuple[int, str, str]]:
@@ -41,7 +41,7 @@ def utterances(texts: Path) -> Iterator[tuple[int, str, str]]:
 
 
 def with_pauses(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Trim silence, add pauses with faint noise, and set the peak to a random level."""
+    """Trim silence, set the peak to a random level, add pauses, and add faint noise to the whole utterance."""
     loud = np.flatnonzero(np.abs(samples) > 0.01 * np.abs(samples).max(initial=1e-9))
     if not len(loud):
         raise ValueError("the synthesizer returned silence")
@@ -52,7 +52,7 @@ def with_pauses(samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def speak_all(synthesizer: Synthesizer, texts: Path, seed: int, limit_seconds: float, output: Path) -> float:
-    """Write the audio of all texts, or stop at `limit_seconds` of audio if this is not 0. Return the seconds."""
+    """Write the audio of all texts, or stop after `limit_seconds` of audio; 0: no limit. Return the seconds."""
     total, rows = 0.0, []
     bar = tqdm(utterances(texts), desc=str(output), unit="utterance", disable=None)
     for number, kind, transcript in bar:
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="example: python local/speak_texts.py hibari texts.tsv --hours 2 --output /data/speech/hibari",
     )
     parser.add_argument("synthesizer", help="hibari, kokoro, flite or festival")
-    parser.add_argument("texts", type=Path, help="lines of make_texts.py")
+    parser.add_argument("texts", type=Path, help="file that make_texts.py wrote")
     parser.add_argument("--voices", nargs="*", default=[], help="voices to draw from (default: all)")
     parser.add_argument("--kokoro", type=Path, help="folder of kokoro.onnx and voices/")
     parser.add_argument(

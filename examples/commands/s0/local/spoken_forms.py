@@ -7,9 +7,10 @@ import re
 import numpy as np
 
 _DIGITS = {"zero", "oh", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
-_PAUSE_SHARE = 0.3  # share of letter and digit strings that get pauses after some symbols
+_PAUSE_SHARE = 0.3  # share of letter and digit strings that get pauses after some letters and digits
 
-# Substitutions "PATTERN>REPLACEMENT" of phonemes in misaki's alphabet; ^ is the start and $ the end of a word.
+# Substitutions "PATTERN>REPLACEMENT" of phonemes in the alphabet of the package misaki. A pattern is a regular
+# expression in which ^ is the start and $ the end of a word.
 _ACCENTS = {
     "mandarin": "θ>s ð>z v>w ɪ>i æ>ɛ [dt]$> l$>ɹ",
     "german": "θ>s ð>z w>v æ>ɛ d$>t z$>s ɡ$>k",

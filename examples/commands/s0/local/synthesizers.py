@@ -20,7 +20,7 @@ from spoken_forms import with_accent
 if TYPE_CHECKING:
     import hibari
 
-_MOST_PHONEMES = 400  # per sentence
+_MOST_PHONEMES = 400  # per sentence; further phonemes are cut off
 _ACCENT_SHARE = 0.35  # share of utterances with an accent
 _TRACT_RANGE = (0.86, 1.18)  # factors of pitch and formants: a shorter vocal tract has a larger factor
 
@@ -138,6 +138,7 @@ class Kokoro:
 
     Raises:
         OSError: a file or package is missing.
+        ValueError: a voice file has another size.
     """
 
     def __init__(self, model: Path, voices: Path, names: Sequence[str]) -> None:
@@ -148,7 +149,7 @@ class Kokoro:
         self._session = onnxruntime.InferenceSession(str(model), options)
         paths = [voices / f"{name}.bin" for name in names] or sorted(voices.glob("*.bin"))
         if not paths:
-            raise OSError(f"{voices}: holds no voices, NAME.bin; the README tells where to get them")
+            raise OSError(f"{voices}: holds no voice files NAME.bin; the README tells where to get them")
         for path in paths:
             if path.stat().st_size != 510 * 256 * 4:
                 raise ValueError(f"{path}: holds no voice of 510 x 256 float32 numbers; get it again")

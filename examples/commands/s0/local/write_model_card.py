@@ -67,7 +67,7 @@ def measure(
 
 
 def groups_of(folder: Path, utterances: Sequence[Utterance]) -> dict[str, list[Utterance]]:
-    """Return the utterances by group of speakers; none if the set has no file utt2group."""
+    """Return the utterances by group of speakers; an empty dictionary if the set has no file utt2group."""
     path = folder / "utt2group"
     table, groups = read_table(path) if path.exists() else {}, dict[str, list[Utterance]]()
     for each in utterances:
@@ -176,12 +176,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the sets (default: %(default)s)")
     parser.add_argument("--chunk", type=int, default=16, help="frames per chunk (default: %(default)s)")
     parser.add_argument("--language_model", type=Path, metavar="FILE", help="word n-gram model")
-    parser.add_argument("--lm_weight", type=float, default=0.5, help="its weight (default: %(default)s)")
-    parser.add_argument("--word_bonus", type=float, default=0.0, help="nats per word (default: %(default)s)")
     parser.add_argument(
-        "--unknown_word_penalty", type=float, default=0.0, help="nats per unknown word (default: %(default)s)"
+        "--lm_weight", type=float, default=0.5, help="weight of the language model (default: %(default)s)"
     )
-    parser.add_argument("--beam_size", type=int, metavar="N", help="prefixes of the search (default: the runtime's)")
+    parser.add_argument("--word_bonus", type=float, default=0.0, help="nats added per word (default: %(default)s)")
+    parser.add_argument(
+        "--unknown_word_penalty",
+        type=float,
+        default=0.0,
+        help="nats subtracted per unknown word (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--beam_size", type=int, metavar="N", help="number of hypotheses in the beam (default: the search mode's)"
+    )
     parser.add_argument(
         "--confidence_threshold", type=float, default=0.0, metavar="P",
         help="reject the text of a segment if its confidence is lower (default: %(default)g)",
@@ -191,10 +198,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         nargs="*",
         default=[],
         metavar="SET=FILE",
-        help="measure the set with this grammar too, without rejecting",
+        help="measure the set with this grammar too, without rejecting texts",
     )
     parser.add_argument(
-        "--others", nargs="*", default=[], metavar="SYSTEM=FOLDER", help="FOLDER/SET holds transcripts of a system"
+        "--others",
+        nargs="*",
+        default=[],
+        metavar="SYSTEM=FOLDER",
+        help="FOLDER/SET holds the transcripts of a set by SYSTEM",
     )
     parser.add_argument("--title", default="Speech recognition model", help="first heading (default: %(default)s)")
     parser.add_argument(

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from wenet_fusion_runtime.console import run_main
 
 HELD_OUT_SEED = 20_240
-LONGEST_EMPTY_SECONDS = 6.0  # in the training set, see `empty_string`
+LONGEST_EMPTY_SECONDS = 6.0  # for strings without words in the training set; `empty_string` says why
 LONGEST_SILENCE_SECONDS = 30.0
 
 
@@ -44,7 +44,7 @@ def render(
 
 
 def write_wav(path: Path, samples: np.ndarray, sample_rate: int) -> None:
-    """Write mono 16-bit audio with the standard library: libsndfile would take half of the stage's time."""
+    """Write mono 16-bit audio with the standard library; writing by libsndfile would take half of the stage's time."""
     content = io.BytesIO()
     with wave.open(content, "wb") as file:
         file.setparams((1, 2, sample_rate, len(samples), "NONE", ""))

@@ -93,7 +93,7 @@ def prepare(data: str, folder: Path) -> Source:
             if not isinstance(error, urllib.error.URLError) and (
                 error.filename or error.errno in (errno.ENOSPC, errno.EDQUOT)
             ):
-                raise  # a full disk or a missing permission, with which the synthesis would fail too
+                raise  # a full disk or a missing permission: the synthesis would fail too
             why = f"{URL} cannot be downloaded: {getattr(error, 'reason', error)}"
     elif data != "synthetic":
         recordings = recordings_folder(Path(data)).resolve()

@@ -14,7 +14,7 @@ WORDLESS = (
 
 
 class PlannedTake(NamedTuple):
-    """A take in a string. Played backwards, it is non-speech of the same voice."""
+    """A take in a string. A take that is played backwards is non-speech of the same voice."""
 
     take: Take
     backwards: bool = False
@@ -54,8 +54,8 @@ def plan_strings(
 
     Args:
         backwards_share: share of the gaps before, between and after the digits in which a random take of the speaker is
-            played backwards. Without such sounds next to digits, a model recognises digits in every voice. The digits
-            do not depend on the share.
+            played backwards. A model that is trained without such sounds recognises digits in any sound of a voice. The
+            digits do not depend on the share.
     """
     speakers = sorted({take.speaker for take in takes})
     lengths = rng.permutation(np.arange(count) % max_digits + 1)

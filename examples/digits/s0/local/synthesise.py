@@ -36,7 +36,7 @@ class Manner(NamedTuple):
 
 
 class Espeak:
-    """The espeak-ng library, called through ctypes: returns a word as float32 samples at `sample_rate`."""
+    """The espeak-ng library, called through ctypes. `say` returns a word as float32 samples at `sample_rate`."""
 
     def __init__(self) -> None:
         """Start the library. Raises OSError if it is missing or does not start."""
@@ -48,8 +48,8 @@ class Espeak:
         self._pieces: list[np.ndarray] = []
         callback_type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
         self._callback = callback_type(self._collect)  # kept here, because the library calls it later
-        # The path of the library's data may have at most 160 characters, also later when voices are read. Therefore
-        # link the data into a temporary folder.
+        # The library accepts at most 160 characters for the path of its data, now and whenever it reads a voice.
+        # Therefore link the data into a temporary folder.
         self._folder = tempfile.TemporaryDirectory()
         (Path(self._folder.name) / "espeak-ng-data").symlink_to(espeakng_loader.get_data_path())
         self.sample_rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, self._folder.name.encode(), _DONT_EXIT)
@@ -77,8 +77,8 @@ class Espeak:
 def trim(
     samples: np.ndarray, sample_rate: int, threshold_db: float = -40.0, margin_seconds: float = 0.01
 ) -> np.ndarray:
-    """Trim leading and trailing samples below `threshold_db` relative to the peak, except for a margin, as the recorded
-    corpus is trimmed.
+    """Trim leading and trailing samples below `threshold_db` relative to the peak, except for a margin. The recorded
+    corpus is trimmed like this.
     """
     loud = np.flatnonzero(np.abs(samples) > np.abs(samples).max(initial=0) * 10 ** (threshold_db / 20))
     if not len(loud):
