@@ -39,10 +39,10 @@ def tones(length: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray
 
 
 def music(length: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """Return notes of the twelve-tone scale with overtones, one to four at a time, plucked or held, of unit power."""
+    """Return notes of the twelve-tone scale with overtones, plucked or held, of unit power; one to four start together."""
     total = np.zeros(length)
     beat = rng.uniform(0.12, 1.2)  # seconds
-    falloff = rng.uniform(0.5, 2.0)  # the amplitude of overtone n is that of the lowest / n ** falloff
+    falloff = rng.uniform(0.5, 2.0)  # overtone n has 1 / n ** falloff of the amplitude of the lowest
     decay, attack = rng.uniform(0.0, 4.0), rng.uniform(0.005, 0.08)
     start = 0
     while start < length:

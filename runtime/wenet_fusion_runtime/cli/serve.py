@@ -37,7 +37,7 @@ _LIMITS: tuple[tuple[str, str, Callable[[str], float], str], ...] = (  # argumen
         "progress_seconds",
         "progress_seconds",
         float,
-        "end an upload whose decoding or recognition makes no progress for this long",
+        "end an upload whose audio makes no progress for this long, in its decoder or in the recogniser",
     ),
     (
         "max_address_sessions",
@@ -45,7 +45,7 @@ _LIMITS: tuple[tuple[str, str, Callable[[str], float], str], ...] = (  # argumen
         int,
         "sessions open at once for one address, uploads included (default: half of --max_sessions)",
     ),
-    ("max_decoders", "decoders", int, "uploads that are decoded at once; others wait (default: one per core)"),
+    ("max_decoders", "decoders", int, "audio files whose format is decoded at the same time; others wait (default: one per core)"),
     (
         "max_frames_per_second",
         "frames_per_second",
@@ -79,7 +79,7 @@ def add(commands: Commands) -> None:
     )
     _add_engine_arguments(serve.add_argument_group("engine"))
     serve.add_argument(
-        "--example", metavar="TEXT", help="a sentence that the page suggests to say (default: the installed model's)"
+        "--example", metavar="TEXT", help="a sentence that the page suggests to say (default: that of the package wenet_fusion_model if it is served)"
     )
     serve.add_argument(
         "--log_level",
@@ -98,7 +98,7 @@ def read_token(path: Path | None) -> str | None:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: the file is empty, or the file or the variable has spaces and line ends only.
+        ValueError: the file is empty, or what is read holds only spaces and line ends.
     """
     if path is None:
         text, source = os.environ.get(TOKEN_VARIABLE, ""), TOKEN_VARIABLE

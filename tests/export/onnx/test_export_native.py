@@ -16,6 +16,7 @@ from wenet_fusion_runtime.stream.decoding_options import DecodingOptions
 from wenet_fusion_runtime.stream.recognizer import Recognizer
 
 from wenet_fusion.export.flow import export_model
+from wenet_fusion.export.kernels import native_places
 from wenet_fusion.export.kernels.native_places import native_table
 from wenet_fusion.export.speech import Speech, read_speech
 from wenet_fusion.export.target import ExportOptions
@@ -74,6 +75,15 @@ def test_a_model_with_other_layers_has_no_table(tiny_units: Path, speech: list[S
     for change in _changes(encoder.layers[1]):
         change()
         assert native_table(model, encoder, b"") is None
+
+
+def test_a_model_with_a_longer_kernel_has_no_table(
+    tiny_units: Path, speech: list[Speech], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = tiny_trained(tiny_recipe(tiny_units))
+    model = one_chunk_model(trained, "int8", [utterance.samples for utterance in speech[:2]])
+    monkeypatch.setattr(native_places, "MOST_TAPS", trained.config.model.encoder.conv_kernel - 1)
+    assert native_table(model, model.encoder.encoder, b"") is None
 
 
 def _changes(layer: nn.ModuleDict) -> Iterator[object]:

@@ -23,7 +23,7 @@ def read_audio_list(path: str, option: str) -> list[Utterance]:
 
     Raises:
         FileNotFoundError: there is no such list.
-        ValueError: audio is missing or cannot be read; the message lists the lines.
+        ValueError: the list is empty, or audio is missing or cannot be read; the message has the first 20 lines.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{printable(path)}: there is no such list; {option} names files with a path per line")

@@ -1,4 +1,4 @@
-"""Find the tensors of an int8 model in its graph, for the native step of wenet-fusion-kernels."""
+"""Find the places of an int8 model's weights in its step.onnx, where wenet-fusion-kernels reads them."""
 
 import zlib
 from collections.abc import Iterator
@@ -16,13 +16,15 @@ from wenet_fusion.model.layers.feed_forward import FeedForward
 from wenet_fusion.model.layers.residual import LayerChain, Residual
 from wenet_fusion.model.streaming import StreamingModel
 
+MOST_TAPS = 1 << 10  # of the depthwise convolution, as in wenet_fusion_kernels
 MOST_BIAS = 1 << 30  # as in wenet_fusion_kernels: the sums of the depthwise convolution must fit into 32 bits
 BRANCHES = (FeedForward, OneOperatorAttention, StaticConvolution, FeedForward)
 
 
 def native_table(model: StreamingModel, encoder: Encoder, step: bytes) -> Optional[NativeTable]:
-    """Return the native step's table for an int8 model; None if the step does not support the type of the layers, or a
-    bias is too large.
+    """Return sizes, places of tensors and input ranges (native.json) for the native step of wenet-fusion-kernels.
+
+    None: the step does not support the layers, the kernel of the depthwise convolution, or the size of its biases.
 
     Args:
         model: the model after `make_onnx_static`.
@@ -38,8 +40,11 @@ def native_table(model: StreamingModel, encoder: Encoder, step: bytes) -> Option
     tensors = [part for part in parts if isinstance(part, Tensor)]
     if any(tensor.dtype == torch.int32 and tensor.abs().max() > MOST_BIAS for tensor in tensors):
         return None
+    sizes = _sizes(model, encoder)
+    if sizes["kernel"] > MOST_TAPS:
+        return None
     ranges = tuple((part.scale, part.zero_point) for part in parts if isinstance(part, InputRange))
-    return NativeTable(_sizes(model, encoder), tuple(_places(tensors, step)), ranges, zlib.crc32(step))
+    return NativeTable(sizes, tuple(_places(tensors, step)), ranges, zlib.crc32(step))
 
 
 def _is_known(layer: nn.Module) -> bool:

@@ -1,4 +1,7 @@
-"""The metadata that WeNet's and sherpa-onnx's exporters write into a graph, parsed as their runtimes parse them."""
+"""The metadata of an ONNX graph in the format of WeNet or of sherpa-onnx.
+
+Their runtimes read numbers with `atoi`; this module refuses numbers that are missing or wrong.
+"""
 
 from __future__ import annotations
 

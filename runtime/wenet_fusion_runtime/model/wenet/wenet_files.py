@@ -14,7 +14,7 @@ SCRIPTS = ("final.zip", "final_quant.zip")  # the first that exists is the model
 ENCODERS = ("encoder.onnx", "encoder.quant.onnx")
 UNITS = ("units.txt", "tokens.txt", "lang_char.txt")
 RECIPE = "train.yaml"
-_OWN_META = "extra/meta.json"  # in the archive's folder if `wenet-fusion export` wrote the file
+_OWN_META = "extra/meta.json"  # below the folder inside the zip; only `wenet-fusion export` writes it
 _METHOD = b"def forward_encoder_chunk("
 _ONNX_START = b"\x08"
 _MAX_CODE_BYTES = 8 << 20
@@ -54,7 +54,9 @@ def model_paths(path: Path) -> tuple[Path, ...]:
 
 
 def find_model_files(path: Path, units: Path | None = None) -> ModelFiles | None:
-    """Return the files of a WeNet model; None if `path` is missing or its model is not one of WeNet.
+    """Return the files of a WeNet model; None if `path` is missing or does not look like one.
+
+    The graphs are read later, when the model is loaded: a graph of another program is refused then.
 
     Args:
         path: a file or a folder.

@@ -11,7 +11,7 @@ from wenet_fusion_runtime.search.grammar.jsgf import MAGIC, parse_jsgf
 
 MOST_STATES = 300_000
 DEFAULT_THRESHOLD = 1.0
-_GARBAGE = "[unk]"  # other speech, in lists for Vosk; here the grammar gap decides what is rejected
+_GARBAGE = "[unk]"  # Vosk's entry for other speech; it is skipped, because GrammarSearch rejects by its grammar gap
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Grammar:
     text: str
     source: str = "grammar"  # the file, for error messages
     most_states: int = MOST_STATES  # largest number of states of the automaton, with every rule expanded
-    is_bounded: bool = False  # also limit the work of a search, for grammars that clients send
+    is_bounded: bool = False  # also limit the work of expanding the automaton, for grammars that clients send
 
     def __post_init__(self) -> None:
         assert self.rules
@@ -48,7 +48,7 @@ class Grammar:
 def read_grammar(path: str | Path) -> Grammar:
     """Read a grammar: a list of phrases, one per line, or JSGF.
 
-    In a list, empty lines and lines that begin with # are skipped. The words are not yet checked against a model's
+    In a list, empty lines, lines that begin with # and the entry "[unk]" are skipped. The words are not yet checked against a model's
     vocabulary.
 
     Raises:

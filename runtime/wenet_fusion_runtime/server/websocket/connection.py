@@ -29,7 +29,7 @@ class Connection(LiveConnection):
 
     @staticmethod
     def failed(message: str) -> str:
-        """Return the message of an error."""
+        """Return the protocol's message that reports an error with this text."""
         return protocol.failed(message)
 
     async def _serve(self) -> None:

@@ -34,7 +34,9 @@ class Disconnected(Exception):
 
 
 class LiveConnection(ABC):
-    """Serves one client; a `Client` of the service. Errors and delays of a client affect only its own session.
+    """Serves one WebSocket client. Errors and delays of a client affect only its own session.
+
+    It implements `service.Client`, through which the service drains or ends it.
 
     A subclass implements a protocol: `_serve` finds the options of the session and calls `_serve_session`, which runs
     `_read`, `_write` and the checks of the time limits at the same time.
@@ -56,7 +58,7 @@ class LiveConnection(ABC):
         self._audio_seconds = 0.0
         self._error: ClientError | None = None  # to be sent after the results so far
         self._finish_by: float | None = None  # loop time by which these results must be sent
-        self._is_receiving = False  # waiting for a message of the client
+        self._is_receiving = False  # idle time counts now
         self._sending = asyncio.Lock()  # the tasks of a session send one message at a time
         self._sending_since: float | None = None  # loop time since which a message waits for the client to read it
         self._cut: asyncio.Future[ClientError] = self._loop.create_future()  # its result ends the connection at once
@@ -64,7 +66,7 @@ class LiveConnection(ABC):
     @staticmethod
     @abstractmethod
     def failed(message: str) -> str:
-        """Return the message of an error."""
+        """Return the protocol's message that reports an error with this text."""
 
     @abstractmethod
     async def _serve(self) -> None:
@@ -124,7 +126,8 @@ class LiveConnection(ABC):
     async def _serve_session(self, options: SessionOptions) -> None:
         with self._service.sessions.open(self._visitor):
             self._session = await self._service.open(options)
-            # `_write` comes first: if it has ended, a client that disconnects in the same turn has all results.
+            # `_first` takes the first of these that has ended. `_write` stands first: a client that disconnects in the
+            # same turn of the event loop has all results.
             await self._first(self._write(self._session), self._read(self._session), self._watch())
 
     async def _first(self, *coroutines: Coroutine[Any, Any, Any]) -> Any:

@@ -170,7 +170,7 @@ def speech_end() -> str:
 
 
 def failed(message: str) -> str:
-    """Return the message of an error."""
+    """Return the protocol's message that reports an error with this text."""
     return _dump({"status": "failed", "message": message})
 
 
