@@ -39,7 +39,7 @@ def tones(length: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray
 
 
 def music(length: int, sample_rate: int, rng: np.random.Generator) -> np.ndarray:
-    """Return notes of the twelve-tone scale with overtones, plucked or held, of unit power; one to four start together."""
+    """Return notes with overtones, plucked or held, of unit power; one to four notes start together."""
     total = np.zeros(length)
     beat = rng.uniform(0.12, 1.2)  # seconds
     falloff = rng.uniform(0.5, 2.0)  # overtone n has 1 / n ** falloff of the amplitude of the lowest

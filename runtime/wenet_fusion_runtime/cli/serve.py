@@ -45,7 +45,12 @@ _LIMITS: tuple[tuple[str, str, Callable[[str], float], str], ...] = (  # argumen
         int,
         "sessions open at once for one address, uploads included (default: half of --max_sessions)",
     ),
-    ("max_decoders", "decoders", int, "audio files whose format is decoded at the same time; others wait (default: one per core)"),
+    (
+        "max_decoders",
+        "decoders",
+        int,
+        "audio files whose format is decoded at the same time; others wait (default: one per core)",
+    ),
     (
         "max_frames_per_second",
         "frames_per_second",
@@ -79,7 +84,10 @@ def add(commands: Commands) -> None:
     )
     _add_engine_arguments(serve.add_argument_group("engine"))
     serve.add_argument(
-        "--example", metavar="TEXT", help="a sentence that the page suggests to say (default: that of the package wenet_fusion_model if it is served)"
+        "--example",
+        metavar="TEXT",
+        help="a sentence that the page suggests to say "
+        "(default: that of the package wenet_fusion_model if it is served)",
     )
     serve.add_argument(
         "--log_level",

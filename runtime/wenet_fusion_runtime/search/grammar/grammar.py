@@ -48,8 +48,8 @@ class Grammar:
 def read_grammar(path: str | Path) -> Grammar:
     """Read a grammar: a list of phrases, one per line, or JSGF.
 
-    In a list, empty lines, lines that begin with # and the entry "[unk]" are skipped. The words are not yet checked against a model's
-    vocabulary.
+    In a list, empty lines, lines that begin with # and the entry "[unk]" are skipped. The words are not yet checked
+    against a model's vocabulary.
 
     Raises:
         OSError: the file cannot be read.
