@@ -44,11 +44,12 @@ def compiled_steps(
         programs = {"float32": torch.export.export(step, example)}
         if importlib.util.find_spec("torchao") is not None:
             programs["int8"] = quantised(step, example)
-        for precision, program in programs.items():
-            path = folder / f"{precision}_{chunking.size}.pt2"
-            options = {"freezing": True, "max_autotune": precision == "int8"}
+    for precision, program in programs.items():
+        path = folder / f"{precision}_{chunking.size}.pt2"
+        options = {"freezing": True, "max_autotune": precision == "int8"}
+        with torch.no_grad():
             torch._inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
-            yield f"AOTInductor {precision}", runner(torch._inductor.aoti_load_package(str(path)), example)
+        yield f"AOTInductor {precision}", runner(torch._inductor.aoti_load_package(str(path)), example)
 
 
 def quantised(step: ChunkStep, example: Example) -> ExportedProgram:

@@ -21,6 +21,29 @@ def test_a_state_is_a_value(kernels: ModuleType) -> None:
         assert np.array_equal(once.encoded, again.encoded)
 
 
+def test_a_state_that_is_none_of_this_model_is_refused(kernels: ModuleType) -> None:
+    model = load(kernels, random_fused(kernels, 302))
+    audio, block = noise(model, 3, 1, 4), kernels.state.Block
+    _, (good,) = model.step(audio, [audio.shape[1]], 8, fresh(model))
+    short = good._replace(rolling=block(np.zeros(1, np.float32)))
+    narrow = good._replace(past=(block(np.zeros((1, 1, 2, 4, 1), np.float32)),))
+    flat = good._replace(past=(block(np.zeros(8, np.float32)),))
+    for state in (None, 5, (None,), (short,), (narrow,), (flat,), (good, good)):
+        with pytest.raises(ValueError, match="the state is not one of 1 streams of this model with 8 cached frames"):
+            model.step(audio, [audio.shape[1]], 8, state)
+    for array in (np.zeros(4), np.zeros(8, np.float32)[::2], np.frombuffer(b"x" * 17, np.float32, 4, 1)):
+        with pytest.raises(ValueError, match="a block needs a contiguous and aligned array of float32"):
+            block(array)
+
+
+def test_a_state_may_be_a_list(kernels: ModuleType) -> None:
+    model = load(kernels, random_fused(kernels, 302))
+    audio = noise(model, 3, 1, 4)
+    once, _ = model.step(audio, [audio.shape[1]], 8, fresh(model))
+    again, _ = model.step(audio, [audio.shape[1]], 8, list(fresh(model)))
+    assert np.array_equal(once.encoded, again.encoded)
+
+
 def test_a_state_keeps_no_more_blocks_than_the_left_context_needs(kernels: ModuleType) -> None:
     model = load(kernels, random_fused(kernels, 302))
     frames = [

@@ -36,6 +36,24 @@ def test_a_step_is_the_model_that_the_layers_define(kernels: ModuleType, seed: i
         np.testing.assert_allclose(output.blank_log_probs[0], log_probs[:, 0], atol=close)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_wide_step_is_the_model_too(kernels: ModuleType, seed: int) -> None:
+    """Wide heads, many keys and many tokens use parts of the code that small models do not reach."""
+    random = random_fused(
+        kernels, 600 + seed, heads=2, dim=160 + 2 * seed, vocabulary=300, layers=1, mels=7, channels=2
+    )
+    model, reference, frames, cached = load(kernels, random), Reference(kernels, random), 16, 90 - seed
+    audio, size = noise(model, seed, 1, 8 * frames), frames * model.sizes.frame_samples
+    for index, output in enumerate(stream(model, audio, [frames] * 8, cached)):
+        samples = audio[0, index * size : (index + 1) * size].astype(float)
+        encoded, log_probs = reference.step(samples, cached)
+        np.testing.assert_allclose(output.encoded[0], encoded, atol=1e-4 * np.abs(encoded).max())
+        own = np.take_along_axis(log_probs, output.top_ids[0], 1)
+        np.testing.assert_allclose(
+            own[:, -1], np.sort(log_probs, 1)[:, -model.sizes.top], atol=1e-4 * np.ptp(log_probs)
+        )
+
+
 def test_the_results_of_every_processor_are_the_same_bits(kernels: ModuleType) -> None:
     found = {}
     for seed in vectors.CHECKSUMS:

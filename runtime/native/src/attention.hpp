@@ -32,10 +32,10 @@ struct Attended {
     for (int64_t i = 0; i < floats; i += LINE) __builtin_prefetch(of_head + floats + i);  // for the next head
     for (int v = 0; v < width; ++v) {
       const float* from = of_head + int64_t(v) * frames;
-      float* to = keys + int64_t(v) * stride + count - first;
+      float* to = keys + int64_t(v) * stride + count;
       int t = first;
-      for (; t + 4 <= frames; t += 4) std::memcpy(to + t, from + t, 4 * sizeof(float));
-      for (; t < frames; ++t) to[t] = from[t];
+      for (; t + 4 <= frames; t += 4) std::memcpy(to + (t - first), from + t, 4 * sizeof(float));
+      for (; t < frames; ++t) to[t - first] = from[t];
     }
     for (int t = first; t < frames; ++t) values[count++] = of_head + int64_t(frames + t) * width;
   }

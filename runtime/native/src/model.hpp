@@ -18,7 +18,8 @@ struct Range {
   float zero_point;
 };
 
-// A linear layer: uint8 inputs, int8 weights within -64 to 64, float outputs.
+// A linear layer: uint8 inputs, int8 weights within -64 to 64, float outputs. Arrays of outputs are padded to whole
+// panels with zeros.
 struct Linear {
   int inputs, outputs;
   int padded;                 // inputs, rounded up to ALIGNED

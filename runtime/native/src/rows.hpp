@@ -1,6 +1,6 @@
 // The products of several rows with a panel of weights, for families that keep sums in registers. Before it includes
-// this file, a family defines ROWS and `dot_rows<COUNT>`, which adds the products of COUNT rows, at most ROWS.
-// CHUNK_ROWS is the number of rows that are multiplied by a panel before the next panel is read.
+// this file, a family defines ROWS and `dot_rows<COUNT>`, which adds the products of COUNT rows, at most ROWS. It also
+// defines CHUNK_ROWS for linear.hpp: the number of rows that are multiplied by a panel before the next panel is read.
 #pragma once
 
 #include <cstdint>

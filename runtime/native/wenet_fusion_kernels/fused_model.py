@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from wenet_fusion_kernels.sizes import MOST, Expected, Sizes, expected_ranges, expected_tensors
-from wenet_fusion_kernels.state import Block, State, StreamState, newest
+from wenet_fusion_kernels.state import Block, State, StreamState, is_own, newest
 
 MOST_BIAS = 1 << 30  # largest bias of the depthwise convolution, so that its sums fit into 32 bits
 WEIGHTS = (-64, 64)  # smallest and largest weight, so that AVX2 can add two products in 16 bits
@@ -198,7 +198,9 @@ class FusedModel:
         if lengths.min() < 0 or lengths.max() > samples.shape[1]:
             raise ValueError(f"lengths {lengths.tolist()} must be 0 to {samples.shape[1]}")
         _check_cached(cached)
-        if len(state) != batch or any(each.sizes != n or each.cached != cached for each in state):
+        # A copy of a list, so that its blocks live while the library reads them.
+        state = tuple(state) if isinstance(state, (tuple, list)) else ()
+        if len(state) != batch or not all(is_own(each, n, self._state_floats, cached) for each in state):
             raise ValueError(f"the state is not one of {batch} streams of this model with {cached} cached frames")
         rolling = [Block(np.empty(self._state_floats, np.float32)) for _ in state]
         shape = n.layers, n.heads, 2, frames, n.dim // n.heads

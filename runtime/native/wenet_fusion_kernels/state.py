@@ -14,12 +14,17 @@ class Block:
     """Numbers that a step of a stream wrote and that later steps only read.
 
     Args:
-        memory: float32 array.
+        memory: float32 array, contiguous and aligned.
+
+    Raises:
+        ValueError: the array is another one.
     """
 
     __slots__ = ("address", "memory")
 
     def __init__(self, memory: np.ndarray) -> None:
+        if memory.dtype != np.float32 or not (memory.flags.c_contiguous and memory.flags.aligned):
+            raise ValueError(f"a block needs a contiguous and aligned array of float32, found {memory.dtype}")
         self.memory = memory
         self.address: int = memory.ctypes.data  # kept, because looking it up takes longer than passing it on
 
@@ -28,23 +33,36 @@ class Block:
 
 
 class StreamState(NamedTuple):
-    """The state of a stream. It is a value: no call changes it, and successive states share blocks."""
+    """The state of a stream. It is a value: no call changes it, and successive states share blocks.
+
+    A block of `past` is (layers, heads, 2, T, D / heads): keys and values of the T frames of a step. The keys of a head
+    lie in memory as (D / heads, T). The blocks together have at least C frames, if there were so many.
+    """
 
     sizes: Sizes  # of the model
     cached: int  # C
     rolling: Block  # the front-end's last samples, and the past inputs of the convolutions
-    past: tuple[
-        Block, ...
-    ]  # keys and values of at least C frames, if there were so many: (layers, heads, 2, T, D / heads)
+    past: tuple[Block, ...]  # oldest first
 
 
 State = tuple[StreamState, ...]  # of the B streams of a step
 
 
 def newest(blocks: tuple[Block, ...], cached: int) -> tuple[Block, ...]:
-    """Return the last blocks, no more than have `cached` frames together."""
+    """Return the last blocks: as few as have `cached` frames together, or all."""
     frames, kept = 0, len(blocks)
     while kept and frames < cached:
         kept -= 1
         frames += blocks[kept].memory.shape[3]
     return blocks[kept:]
+
+
+def is_own(state: object, sizes: Sizes, floats: int, cached: int) -> bool:
+    """Return whether a state is one of a model of these sizes, with `floats` rolling numbers and this left context."""
+    if not isinstance(state, StreamState) or state.sizes != sizes or state.cached != cached:
+        return False
+    shapes = (block.memory.shape for block in state.past)
+    return state.rolling.memory.shape == (floats,) and all(
+        len(shape) == 5 and shape == (sizes.layers, sizes.heads, 2, shape[3], sizes.dim // sizes.heads)
+        for shape in shapes
+    )

@@ -127,7 +127,7 @@ def test_auto_takes_the_backend_that_was_measured_to_be_faster(
     threads: int,
     expected: type,
 ) -> None:
-    """A step on the native library uses one core, and processors with VNNI were not measured."""
+    """A step on the native library uses one core, and some kinds of processors were not measured."""
     save_native(installed_kernels, tmp_path / "m.zip")
     monkeypatch.setattr(installed_kernels, "is_measured", lambda: bool(measured))
     monkeypatch.setattr(OnnxBackend, "__init__", lambda self, *arguments: None)
