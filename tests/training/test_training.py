@@ -49,27 +49,26 @@ def test_a_tiny_task_is_learned(tone_run):
     assert last.step == 100 and last.dev_error_rate == pytest.approx(epochs[-1]["dev_wer"], abs=1e-5)
 
 
-# Total, CTC and attention loss of each step of `stored_recipe`, made with torch 2.11 on x86-64. If a change is meant to
+# Total, CTC and attention loss of the first steps of `stored_recipe`, made with torch 2.11 on x86-64. If a change is meant to
 # move them (an initial value, a default), copy the new ones from the failing test; no other change may move them.
 STORED = [
     [9.69729, 9.67279, 9.72179],
     [12.652, 12.7269, 12.577],
     [11.0026, 11.4632, 10.542],
-    [4.49498, 4.54971, 4.44024],
-    [6.1734, 6.53265, 5.81415],
 ]
 
 
 def stored_recipe(tiny_units):
     """Return a recipe that uses all steps from samples to losses except dropout, whose draws depend on torch's build.
 
-    The rate is high from the start: other instruction sets and thread counts move the losses by 1e-4, changes by 3e-3.
+    The rate is high from the start. Within three steps, other instruction sets and thread counts move the losses by 3e-5,
+    changes by 1e-4 or more; in later steps, processors with AVX-512 differ from others by more than changes do.
     """
     recipe = tone_recipe(tiny_recipe(tiny_units))
     augmentation = Augmentation((0.9, 1.0, 1.1), (-6.0, 6.0), (10.0, 30.0), 0.5)
     data = dataclasses.replace(recipe.data, augmentation=augmentation, spec_augment=SpecAugmentConfig(2, 10, 2, 6, 0.2))
     optim = OptimConfig(learning_rate=0.01, warmup_steps=2, decay="inverse_sqrt")
-    return with_training(dataclasses.replace(recipe, data=data, seed=0), max_steps=5, max_batch_rows=4, optim=optim)
+    return with_training(dataclasses.replace(recipe, data=data, seed=0), max_steps=len(STORED), max_batch_rows=4, optim=optim)
 
 
 def run_losses(recipe, corpus, model_dir):
@@ -79,18 +78,18 @@ def run_losses(recipe, corpus, model_dir):
 
 def test_a_refactor_keeps_the_numbers(tiny_units, corpus, tmp_path):
     found = run_losses(stored_recipe(tiny_units), corpus, tmp_path / "run")
-    assert found == [pytest.approx(losses, rel=1e-3) for losses in STORED], found
+    assert found == [pytest.approx(losses, rel=1e-4) for losses in STORED], found
 
 
 def test_the_stored_numbers_see_small_changes(tiny_units, corpus, tmp_path):
     """Seeded bugs: another second moment of the optimizer, which moves later losses only; earlier clipped positions."""
     recipe = stored_recipe(tiny_units)
     optim = dataclasses.replace(recipe.training.optim, beta_2=0.9)
-    encoder = dataclasses.replace(recipe.model.encoder, max_distance=5)
+    encoder = dataclasses.replace(recipe.model.encoder, max_distance=3)
     clipped = dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, encoder=encoder))
     for name, changed in (("moment", with_training(recipe, optim=optim)), ("positions", clipped)):
         found = run_losses(changed, corpus, tmp_path / name)
-        assert found != [pytest.approx(losses, rel=1e-3) for losses in STORED]
+        assert found != [pytest.approx(losses, rel=1e-4) for losses in STORED], (name, found)
 
 
 # ---- losses and gradients that are not finite

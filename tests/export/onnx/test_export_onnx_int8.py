@@ -113,7 +113,7 @@ def test_constant_scales_obey_the_batch_law_and_scales_of_a_call_do_not(export: 
     to the next step of the scale."""
     chunking, x, found = Chunking(4, 4), samples(0, 2, 12 * FRAME).float(), {}
     for precision in PRECISIONS:
-        model = Steps(load_model(export(precision)))
+        model = Steps(load_model(export(precision), backend="onnxruntime"))
         states = [model.init_state(1, *chunking) for _ in x]
         found[precision] = max(
             laws.batch(step_op(model, chunking), laws.join, [one * x[:1], other * x[1:]], states)

@@ -98,4 +98,4 @@ def test_arguments_without_effect_are_refused(tmp_path: Path, capsys: pytest.Cap
     assert main(["client", "localhost:1", "a.wav", "--follow"]) == 1
     assert "--follow needs a file to follow" in capsys.readouterr().err
     assert main(["client", "localhost:1", "a.wav", "--wenet", "--context", str(tmp_path / "context.txt")]) == 1
-    assert "from a session, and no context" in capsys.readouterr().err
+    assert "from a client, and no context" in capsys.readouterr().err
