@@ -40,7 +40,7 @@ def test_a_step_is_the_model_that_the_layers_define(kernels: ModuleType, seed: i
 def test_a_wide_step_is_the_model_too(kernels: ModuleType, seed: int) -> None:
     """Wide heads, many keys and many tokens use parts of the code that small models do not reach."""
     random = random_fused(
-        kernels, 600 + seed, heads=2, dim=160 + 2 * seed, vocabulary=300, layers=1, mels=7, channels=2
+        kernels, 600 + seed, heads=2, dim=160 + 2 * seed, vocabulary=300, top=1 + seed, layers=1, mels=7, channels=2
     )
     model, reference, frames, cached = load(kernels, random), Reference(kernels, random), 16, 90 - seed
     audio, size = noise(model, seed, 1, 8 * frames), frames * model.sizes.frame_samples
@@ -107,6 +107,17 @@ def test_threads_share_a_model(kernels: ModuleType) -> None:
     for row in range(4):
         for outputs in found[row]:
             assert all(np.array_equal(one.encoded, other.encoded) for one, other in zip(outputs, alone[row]))
+
+
+@pytest.mark.parametrize("best", [130, 200, 255, 256, 299])
+def test_the_best_token_is_found_anywhere(kernels: ModuleType, best: int) -> None:
+    random = random_fused(kernels, 304, vocabulary=300, top=2)
+    names = [each.name for each in kernels.expected_tensors(random.sizes)]
+    random.tensors[names.index("ctc.weight")][:] = 0
+    random.tensors[names.index("ctc.bias")][:] = [1.0 * (token == 5) + 2.0 * (token == best) for token in range(300)]
+    model = load(kernels, random)
+    output, _ = model.step(noise(model, 5, 1, 1), [model.sizes.frame_samples], 8, fresh(model))
+    assert output.top_ids[0, 0].tolist() == [best, 5]
 
 
 def test_of_equal_tokens_the_first_comes_first(kernels: ModuleType) -> None:

@@ -49,8 +49,8 @@ def test_a_tiny_task_is_learned(tone_run):
     assert last.step == 100 and last.dev_error_rate == pytest.approx(epochs[-1]["dev_wer"], abs=1e-5)
 
 
-# Total, CTC and attention loss of the first steps of `stored_recipe`, made with torch 2.11 on x86-64. If a change is meant to
-# move them (an initial value, a default), copy the new ones from the failing test; no other change may move them.
+# Total, CTC and attention loss of the first steps of `stored_recipe`, made with torch 2.11 on x86-64. If a change is
+# meant to move them (an initial value, a default), copy the new ones from the failing test; no other change may do so.
 STORED = [
     [9.69729, 9.67279, 9.72179],
     [12.652, 12.7269, 12.577],
@@ -61,14 +61,16 @@ STORED = [
 def stored_recipe(tiny_units):
     """Return a recipe that uses all steps from samples to losses except dropout, whose draws depend on torch's build.
 
-    The rate is high from the start. Within three steps, other instruction sets and thread counts move the losses by 3e-5,
-    changes by 1e-4 or more; in later steps, processors with AVX-512 differ from others by more than changes do.
+    The rate is high from the start. Within three steps, other instruction sets and thread counts move the losses by
+    3e-5, changes by 1e-4 or more; in later steps, processors with AVX-512 differ from others by more than changes do.
     """
     recipe = tone_recipe(tiny_recipe(tiny_units))
     augmentation = Augmentation((0.9, 1.0, 1.1), (-6.0, 6.0), (10.0, 30.0), 0.5)
     data = dataclasses.replace(recipe.data, augmentation=augmentation, spec_augment=SpecAugmentConfig(2, 10, 2, 6, 0.2))
     optim = OptimConfig(learning_rate=0.01, warmup_steps=2, decay="inverse_sqrt")
-    return with_training(dataclasses.replace(recipe, data=data, seed=0), max_steps=len(STORED), max_batch_rows=4, optim=optim)
+    return with_training(
+        dataclasses.replace(recipe, data=data, seed=0), max_steps=len(STORED), max_batch_rows=4, optim=optim
+    )
 
 
 def run_losses(recipe, corpus, model_dir):
