@@ -62,13 +62,16 @@ inline void best_tokens(const Sizes& n, const float* logits, float* log_probs, i
   const float norm = most + logarithm(all(sum(total)))[0];
   int found = 0;
   for (int token = 0; token < n.vocabulary; ++token) {
-    if (token % SKIPPED == 0)
-      while (found == n.top && token + SKIPPED <= n.vocabulary && !(largest_of(logits + token) > log_probs[found - 1]))
+    while (found == n.top) {
+      const float last = log_probs[found - 1];
+      if (token % SKIPPED == 0 && token + SKIPPED <= n.vocabulary && !(largest_of(logits + token) > last)) {
         token += SKIPPED;
-    if (token % WIDE == 0)
-      while (found == n.top && token + WIDE <= n.vocabulary &&
-             !(largest(load<Wide>(logits + token)) > log_probs[found - 1]))
+      } else if (token % WIDE == 0 && token + WIDE <= n.vocabulary && !(largest(load<Wide>(logits + token)) > last)) {
         token += WIDE;
+      } else {
+        break;
+      }
+    }
     if (token == n.vocabulary) break;
     const float value = logits[token];
     if (found == n.top && !(value > log_probs[found - 1])) continue;
