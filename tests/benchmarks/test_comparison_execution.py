@@ -173,8 +173,9 @@ def test_the_course_of_a_training_leaves_out_values_that_are_not_finite() -> Non
 def test_a_better_outcome_comes_first() -> None:
     better = [Outcome("finished", "", 1, 0.1, 2.0), Outcome("finished", "", 1, 0.1, 3.0)]
     worse = [Outcome("finished", "", 1, 0.2, 1.0), Outcome("diverged", "", 1, 0.05, 1.0), Outcome("diverged")]
-    ranks = [outcome.rank for outcome in (*better, *worse)]
+    ranks = [outcome.rank("wer") for outcome in (*better, *worse)]
     assert ranks == sorted(ranks)
+    assert sorted((*better, *worse), key=lambda outcome: outcome.rank("loss")) == [worse[0], *better, *worse[1:]]
 
 
 def test_the_plan_is_printed_without_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ def draw(sizes: Sequence[SizeFindings], path: Path) -> None:
     figure, axes = plt.subplots(len(sizes), 3, figsize=(14, 4 * len(sizes)), squeeze=False)
     for row, found in zip(axes, sizes):
         for item, colour in zip(found.configurations, COLOURS):
-            if item.best is not None:
+            if item.shown is not None:
                 width = 2.4 if item.configuration in (BASELINE, OURS) else 1.2
                 _draw_run(row, item, {"color": colour, "lw": width, "label": item.configuration.name})
         row[0].set(title=f"{found.size}: training loss, best run of the grid", xlabel="update", yscale="log")
@@ -48,8 +48,8 @@ def draw(sizes: Sequence[SizeFindings], path: Path) -> None:
 
 
 def _draw_run(row: Any, item: Findings, look: dict[str, Any]) -> None:
-    assert item.best is not None
-    outcome = item.grid[item.best]
+    assert item.shown is not None
+    _, outcome = item.shown
     row[0].plot(*_curve(outcome.course.losses), **look)
     minutes = outcome.processor_seconds / max(outcome.updates, 1) / 60
     steps, wers = _curve(outcome.course.dev_wers)

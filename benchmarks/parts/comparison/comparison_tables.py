@@ -128,15 +128,15 @@ def training_table(found: SizeFindings) -> str:
     head += ["seconds of training", "processor seconds"]
     rows = []
     for item in found.configurations:
-        if item.best is None:
+        if item.shown is None:
             continue
-        outcome = item.grid[item.best]
+        run, outcome = item.shown
         gradients = outcome.course.gradients
         shown = [EMPTY] * 3
         if gradients is not None:
             shown = [f"{gradients.median:.2f}", f"{gradients.percentile_99:.2f}", f"{100 * gradients.clipped:.0f} %"]
         seconds = [f"{outcome.training_seconds:.0f}", f"{outcome.processor_seconds:.0f}"]
-        rows.append([f"{item.configuration.name}, {item.best.rate:g}, {item.best.warmup}", *shown, *seconds])
+        rows.append([f"{item.configuration.name}, {run.rate:g}, {run.warmup}", *shown, *seconds])
     return markdown_table(head, rows)
 
 

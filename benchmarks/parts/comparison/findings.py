@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from parts.comparison.grid import Choice, GridState, choose, compared_runs, updates_at_equal_time
+from parts.comparison.grid import Choice, GridState, best_run, choose, compared_runs, updates_at_equal_time
 from parts.comparison.outcomes import Outcome, RunFolders
 from parts.comparison.seed_intervals import Condition, Errors, read_errors
 from parts.comparison.study import BASELINE, CONFIGURATIONS, Configuration, RunSpec, Study, equal_updates
@@ -24,13 +24,9 @@ class Findings(NamedTuple):
     configuration: Configuration
     grid_state: GridState
     grid: dict[RunSpec, Outcome]
+    shown: tuple[RunSpec, Outcome] | None  # the run whose curves are shown: see `_shown`
     equal_updates: Compared | None  # None: the settings are not chosen yet
     equal_time: Compared | None
-
-    @property
-    def best(self) -> RunSpec | None:
-        """The best run of the grid so far."""
-        return min(self.grid, key=lambda run: self.grid[run].rank, default=None)
 
     @property
     def diverged(self) -> int:
@@ -75,7 +71,18 @@ def _findings(study: Study, size: str, configuration: Configuration, folders: Ru
         if study.equal_time and seconds is not None:
             updates = updates_at_equal_time(study, size, configuration, seconds)
             at_equal_time = _compared(study, size, configuration, state.choice, updates, folders)
-    return Findings(configuration, state, grid, same, at_equal_time)
+    return Findings(configuration, state, grid, _shown(study, size, configuration, state, folders), same, at_equal_time)
+
+
+def _shown(
+    study: Study, size: str, configuration: Configuration, state: GridState, folders: RunFolders
+) -> tuple[RunSpec, Outcome] | None:
+    """Return the first compared run of a configuration; before its end, the best run of the grid so far."""
+    if state.choice is not None:
+        run = compared_runs(study, size, configuration, state.choice, equal_updates(study, size))[0]
+        if (outcome := folders.outcome(run)) is not None:
+            return run, outcome
+    return best_run(study, state.runs, folders)
 
 
 def _compared(

@@ -64,7 +64,8 @@ def choose(study: Study, size: str, configuration: Configuration, found: RunOutc
         missing = [run for run in runs if found.outcome(run) is None]
         if missing:
             return GridState(tuple(runs), tuple(missing), None)
-        best = _best(runs, found)
+        best = best_run(study, runs, found)
+        assert best is not None
         all_diverged = best[1].status == "diverged"
         further = _beyond(rates, rates[0] if all_diverged else best[0].rate)
         below, above = sum(rate < first[0] for rate in rates), sum(rate > first[-1] for rate in rates)
@@ -76,14 +77,17 @@ def choose(study: Study, size: str, configuration: Configuration, found: RunOutc
     missing = [run for run in runs if found.outcome(run) is None]
     if missing:
         return GridState(tuple(runs), tuple(missing), None)
-    run, outcome = _best(runs, found)
+    best = best_run(study, runs, found)
+    assert best is not None
+    run, outcome = best
     choice = Choice(run.rate, run.warmup, outcome, further is not None)
     return GridState(tuple(runs), (), None if outcome.status == "diverged" else choice)
 
 
-def _best(runs: Sequence[RunSpec], found: RunOutcomes) -> tuple[RunSpec, Outcome]:
+def best_run(study: Study, runs: Sequence[RunSpec], found: RunOutcomes) -> tuple[RunSpec, Outcome] | None:
+    """Return the best of the runs that have ended; None if none has."""
     ended = [(run, outcome) for run in runs if (outcome := found.outcome(run)) is not None]
-    return min(ended, key=lambda pair: pair[1].rank)
+    return min(ended, key=lambda pair: pair[1].rank(study.choose_by), default=None)
 
 
 def _beyond(rates: Sequence[float], best: float) -> float | None:

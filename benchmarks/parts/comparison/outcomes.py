@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from parts.comparison.study import RunSpec
+from parts.comparison.study import Measure, RunSpec
 from wenet_fusion_runtime.files import parse_json, read_lines, write_text
 
 from wenet_fusion.config import config_from_mapping
@@ -53,7 +53,7 @@ class Course:
 class Outcome:
     """The end of a run.
 
-    >>> Outcome("diverged", "dev WER 100.0 %", 1500, 1.0, 9.0, 400.0, 420.0).rank > Outcome("finished").rank
+    >>> Outcome("diverged", "dev WER 100.0 %", 1500, 1.0, 9.0, 400.0, 420.0).rank("wer") > Outcome("finished").rank("wer")
     True
     """
 
@@ -68,12 +68,10 @@ class Outcome:
     machine: str = ""
     course: Course = Course()
 
-    @property
-    def rank(self) -> tuple[bool, float, float]:
-        """A sort key by which better runs come first."""
-        worst = float("inf")
-        wer = worst if self.dev_wer is None else self.dev_wer
-        return self.status == "diverged", wer, worst if self.dev_loss is None else self.dev_loss
+    def rank(self, measure: Measure) -> tuple[bool, float, float]:
+        """Return a sort key by which runs with a lower value of `measure` come first; the other measure decides ties."""
+        wer, loss = (float("inf") if value is None else value for value in (self.dev_wer, self.dev_loss))
+        return self.status == "diverged", *((wer, loss) if measure == "wer" else (loss, wer))
 
 
 class RunOutcomes(Protocol):

@@ -10,6 +10,8 @@ from wenet_fusion.evaluation.options import ALL_MODES
 from wenet_fusion.recipe import RecipeConfig, read_recipe
 from wenet_fusion.training.training_config import TrainingConfig
 
+Measure = Literal["wer", "loss"]  # error rate or loss on dev
+
 
 @dataclass(frozen=True)
 class Configuration:
@@ -73,6 +75,7 @@ class Study:
     most_extensions: int = 3  # maximum number of rates that are added beyond each edge of the grid
     choosing_seed: int = 0  # seed of the runs that choose rate and warm-up
     choosing_updates: int | None = None  # length of these runs, to which their schedule is scaled; null: the recipe's
+    choose_by: Measure = "wer"  # dev measure by which they are compared; loss suits runs too short for words
     seeds: tuple[int, ...] = (0, 1, 2)  # seeds of the runs that are compared
     equal_time: bool = True  # also compare at equal processor time
     train_config: str = "conf/train.yaml"  # configuration of the training
@@ -162,11 +165,12 @@ def run_overrides(study: Study, run: RunSpec, data_dir: Path) -> list[str]:
         *encoder_overrides(study, run.size, run.configuration),
         *([f"data.cmvn={cmvn}"] if (cmvn := data_dir / "train" / "global_cmvn").exists() else []),
         f"tokenizer.units={data_dir / 'lang' / 'units.txt'}",
-        *([f"tokenizer.bpe_model={bpe}"] if (bpe := data_dir / "lang" / "bpe.model").exists() else []),
+        *(["tokenizer.kind=bpe", f"tokenizer.bpe_model={bpe}"] if (bpe := data_dir / "lang" / "bpe.model").exists() else []),
         f"seed={run.seed}",
         f"training.max_steps={run.updates}",
         f"training.optim.learning_rate={run.rate:g}",
         f"training.optim.warmup_steps={warmup_of(study, run)}",
+        f"training.frozen_statistics_steps={frozen_updates_of(study, run)}",
         "training.keep_checkpoints=1",
         "training.loggers=[]",
     ]
@@ -196,6 +200,14 @@ def choosing_updates(study: Study, size: str) -> int:
 def warmup_of(study: Study, run: RunSpec) -> int:
     """Return the updates of a run's warm-up. Their share of all updates is the same in every run."""
     return max(1, round(run.warmup * run.updates / equal_updates(study, run.size)))
+
+
+def frozen_updates_of(study: Study, run: RunSpec) -> int:
+    """Return the number of a run's last updates with constant BatchNorm statistics. Their share of all updates is the
+    same in every run; -1 (all updates) remains -1.
+    """
+    frozen = _training_of(study.train_config, study.size(run.size).overrides).frozen_statistics_steps
+    return frozen if frozen < 0 else round(frozen * run.updates / equal_updates(study, run.size))
 
 
 def clip_norm_of(study: Study) -> float:
