@@ -80,8 +80,9 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
 
 @pytest.fixture
 def installed_kernels(kernels: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The same package, importable as if it were installed."""
+    """The same package, importable as if it were installed, also in new processes."""
     monkeypatch.setitem(sys.modules, "wenet_fusion_kernels", kernels)
+    monkeypatch.setenv("PYTHONPATH", str(Path(kernels.__path__[0]).parent), prepend=os.pathsep)
     return kernels
 
 

@@ -145,7 +145,7 @@ def first_text(path: Path, samples: np.ndarray, times: int, backend: str = AUTO)
         times: number of processes.
         backend: see `load_model`.
     Raises:
-        ValueError: there was no text.
+        ValueError: a process failed, or there was no text.
     """
     audio, seconds, resident = path.with_suffix(".npy"), [], []
     np.save(audio, samples)
@@ -156,7 +156,9 @@ def first_text(path: Path, samples: np.ndarray, times: int, backend: str = AUTO)
             text = process.stdout.readline()
             seconds.append(time.perf_counter() - start)
             memory = process.stdout.read()
-        if not text.strip() or process.returncode:
+        if process.returncode:
+            raise ValueError(f"{path}: the process that runs it ended with {process.returncode}; see its message above")
+        if not text.strip():
             raise ValueError(f"{path} gave no text of {len(samples)} samples of noise")
         resident.append(int(memory))
     return FirstText(statistics.median(seconds), int(statistics.median(resident)))

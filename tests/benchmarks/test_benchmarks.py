@@ -276,10 +276,15 @@ def test_steps_that_fill_the_context_are_not_profiled() -> None:
     assert profile_step.kernel_times(events, 2) == {"MatMul": 16}
 
 
-def test_no_text_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "model.zip").write_bytes(b"")
-    with pytest.raises(ValueError, match="model.zip gave no text"):
-        runtime_calls.first_text(tmp_path / "model.zip", np.zeros(1600, np.float32), 1)
+@pytest.mark.parametrize(
+    ("program", "message"), [("import sys; sys.exit(3)", "m.zip: .* ended with 3; see"), ("", "m.zip gave no text of 16 s")]
+)
+def test_a_failed_process_and_no_text_are_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, message: str
+) -> None:
+    monkeypatch.setattr(runtime_calls, "_FIRST_TEXT", program)
+    with pytest.raises(ValueError, match=message):
+        runtime_calls.first_text(tmp_path / "m.zip", np.zeros(16, np.float32), 1)
 
 
 def test_impossible_options_are_refused(tmp_path: Path) -> None:
