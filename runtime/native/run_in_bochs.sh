@@ -5,7 +5,8 @@
 #   BOCHS      folder in which Bochs 3.0 was built from its source after
 #              patch -p1 < tests/support/native/bochs-3.0.patch (of this repository)
 #              ./configure --enable-x86-64 --enable-avx --enable-evex --enable-amx --enable-cpu-level=6 --with-nogui && make
-#              (the patch corrects the signs of AMX products, and reports the feature XFD, which Linux requires for AMX)
+#              (the patch corrects the signs of AMX products and the tiles that a task switch saves, and reports the feature
+#              XFD, which Linux requires for AMX)
 #   KERNEL     Linux 5.19 or later for x86-64, such as /boot/vmlinuz-6.1.0-50-cloud-amd64 (6.1.0-57 ends in a panic with
 #              sapphire_rapids)
 #   PROCESSOR  a processor model of Bochs (default: sapphire_rapids, which has AMX, AVX-512 VNNI and AVX-VNNI)
@@ -41,6 +42,8 @@ cat >"$folder/root/init" <<'END'
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t devtmpfs dev /dev
 exec >/dev/ttyS0 2>&1
+# Another process makes Linux save and restore the registers of the calls often.
+/bin/busybox yes >/dev/null &
 for call in /calls/*; do echo "call ${call##*/}" $(/replay $call || echo failed -); done
 /bin/busybox sleep 1
 /bin/busybox poweroff -f
