@@ -277,7 +277,8 @@ def test_steps_that_fill_the_context_are_not_profiled() -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "message"), [("import sys; sys.exit(3)", "m.zip: .* ended with 3; see"), ("", "m.zip gave no text of 16 s")]
+    ("program", "message"),
+    [("import sys; sys.exit(3)", "m.zip: .* ended with 3; see"), ("", "m.zip gave no text of 16 s")],
 )
 def test_a_failed_process_and_no_text_are_errors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, message: str

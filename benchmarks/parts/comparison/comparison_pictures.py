@@ -1,4 +1,6 @@
-"""Draw a comparison: training loss and dev WER of each configuration's best run, and dev WER over the learning rate."""
+"""Draw a comparison: training loss and dev WER of one run of each configuration, which is its first compared run or
+before that the best run of its grid; and the measure by which the learning rate is chosen, over the learning rate.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -6,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from parts.comparison.findings import Findings, SizeFindings
-from parts.comparison.outcomes import Point
-from parts.comparison.study import BASELINE, OURS
+from parts.comparison.outcomes import Outcome, Point
+from parts.comparison.study import BASELINE, OURS, Measure
 
 sys.path.append(str(Path(__file__).resolve().parents[3] / "tools" / "measure"))  # for the common style of all pictures
 from pictures import BLUE, GRID, PALE_BLUE, PALE_INK, RED, YELLOW, load_pyplot
@@ -25,11 +27,12 @@ def draw(sizes: Sequence[SizeFindings], path: Path) -> None:
         for item, colour in zip(found.configurations, COLOURS):
             if item.shown is not None:
                 width = 2.4 if item.configuration in (BASELINE, OURS) else 1.2
-                _draw_run(row, item, {"color": colour, "lw": width, "label": item.configuration.name})
-        row[0].set(title=f"{found.size}: training loss, best run of the grid", xlabel="update", yscale="log")
-        row[1].set(title=f"{found.size}: dev WER, %, best run of the grid", xlabel="processor minutes", yscale="log")
+                _draw_run(row, item, found.choose_by, {"color": colour, "lw": width, "label": item.configuration.name})
+        row[0].set(title=f"{found.size}: training loss", xlabel="update", yscale="log")
+        row[1].set(title=f"{found.size}: dev WER, %", xlabel="processor minutes", yscale="log")
+        chosen = "dev WER, %, by rate (diverged: 100 %)" if found.choose_by == "wer" else "dev loss by rate"
         row[2].set(
-            title=f"{found.size}: dev WER, %, by rate (diverged: 100 %)",
+            title=f"{found.size}: {chosen}",
             xlabel="peak learning rate",
             xscale="log",
             yscale="log",
@@ -47,7 +50,7 @@ def draw(sizes: Sequence[SizeFindings], path: Path) -> None:
     plt.close(figure)
 
 
-def _draw_run(row: Any, item: Findings, look: dict[str, Any]) -> None:
+def _draw_run(row: Any, item: Findings, choose_by: Measure, look: dict[str, Any]) -> None:
     assert item.shown is not None
     _, outcome = item.shown
     row[0].plot(*_curve(outcome.course.losses), **look)
@@ -56,9 +59,17 @@ def _draw_run(row: Any, item: Findings, look: dict[str, Any]) -> None:
     row[1].plot([step * minutes for step in steps], [_percent(wer) for wer in wers], **look)
     by_rate: dict[float, float] = {}
     for run, ended in item.grid.items():
-        wer = HIGHEST if ended.status == "diverged" or ended.dev_wer is None else _percent(ended.dev_wer)
-        by_rate[run.rate] = min(wer, by_rate.get(run.rate, HIGHEST))
+        value = _chosen_by(ended, choose_by)
+        if value is not None:
+            by_rate[run.rate] = min(value, by_rate.get(run.rate, value))
     row[2].plot(sorted(by_rate), [by_rate[rate] for rate in sorted(by_rate)], "o-", ms=4, **look)
+
+
+def _chosen_by(outcome: Outcome, measure: Measure) -> float | None:
+    """Return the dev WER in percent, or the dev loss, of a run of the grid; None for a loss that is not finite."""
+    if measure == "loss":
+        return outcome.dev_loss
+    return HIGHEST if outcome.status == "diverged" or outcome.dev_wer is None else _percent(outcome.dev_wer)
 
 
 def _curve(points: Sequence[Point]) -> tuple[list[int], list[float]]:

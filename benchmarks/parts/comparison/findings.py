@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from parts.comparison.grid import Choice, GridState, best_run, choose, compared_runs, updates_at_equal_time
 from parts.comparison.outcomes import Outcome, RunFolders
 from parts.comparison.seed_intervals import Condition, Errors, read_errors
-from parts.comparison.study import BASELINE, CONFIGURATIONS, Configuration, RunSpec, Study, equal_updates
+from parts.comparison.study import BASELINE, CONFIGURATIONS, Configuration, Measure, RunSpec, Study, equal_updates
 
 
 class Compared(NamedTuple):
@@ -39,6 +39,7 @@ class SizeFindings(NamedTuple):
 
     size: str
     updates: int
+    choose_by: Measure  # see `Study`
     configurations: tuple[Findings, ...]
     times: dict[str, Any] | None  # see `comparison_times.measure_times`
 
@@ -54,6 +55,7 @@ def collect(study: Study, folders: RunFolders) -> list[SizeFindings]:
         SizeFindings(
             size.name,
             equal_updates(study, size.name),
+            study.choose_by,
             tuple(_findings(study, size.name, item, folders) for item in CONFIGURATIONS),
             folders.times(size.name),
         )

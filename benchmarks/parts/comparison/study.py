@@ -165,7 +165,11 @@ def run_overrides(study: Study, run: RunSpec, data_dir: Path) -> list[str]:
         *encoder_overrides(study, run.size, run.configuration),
         *([f"data.cmvn={cmvn}"] if (cmvn := data_dir / "train" / "global_cmvn").exists() else []),
         f"tokenizer.units={data_dir / 'lang' / 'units.txt'}",
-        *(["tokenizer.kind=bpe", f"tokenizer.bpe_model={bpe}"] if (bpe := data_dir / "lang" / "bpe.model").exists() else []),
+        *(
+            ["tokenizer.kind=bpe", f"tokenizer.bpe_model={bpe}"]
+            if (bpe := data_dir / "lang" / "bpe.model").exists()
+            else []
+        ),
         f"seed={run.seed}",
         f"training.max_steps={run.updates}",
         f"training.optim.learning_rate={run.rate:g}",
