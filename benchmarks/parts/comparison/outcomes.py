@@ -53,7 +53,7 @@ class Course:
 class Outcome:
     """The end of a run.
 
-    >>> Outcome("diverged", "dev WER 100.0 %", 1500, 1.0, 9.0, 400.0, 420.0).rank("wer") > Outcome("finished").rank("wer")
+    >>> Outcome("diverged", "dev loss not finite", 1500).rank("wer") > Outcome("finished").rank("wer")
     True
     """
 
@@ -71,7 +71,7 @@ class Outcome:
     def rank(self, measure: Measure) -> tuple[bool, float, float]:
         """Return a sort key by which runs with a lower value of `measure` come first; the other measure decides ties."""
         wer, loss = (float("inf") if value is None else value for value in (self.dev_wer, self.dev_loss))
-        return self.status == "diverged", *((wer, loss) if measure == "wer" else (loss, wer))
+        return (self.status == "diverged", wer, loss) if measure == "wer" else (self.status == "diverged", loss, wer)
 
 
 class RunOutcomes(Protocol):
