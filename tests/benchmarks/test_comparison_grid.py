@@ -70,6 +70,15 @@ def test_equal_errors_are_decided_by_the_loss(tmp_path: Path) -> None:
     assert chosen.choice is not None and chosen.choice.rate == 0.002
 
 
+def test_a_study_of_short_runs_chooses_by_the_loss(tmp_path: Path) -> None:
+    study = small_study(tmp_path, choose_by="loss")
+    errors = {0.001: (0.99, 70.0), 0.002: (1.0, 60.0), 0.0005: (0.98, 80.0), 0.004: (0.97, 75.0)}
+    runs = grid_runs(study, "toy", OURS, study.rates)
+    found = KnownRuns({run: Outcome("finished", "", 40, *errors[run.rate]) for run in runs})
+    chosen = choose(study, "toy", OURS, found)
+    assert chosen.choice is not None and chosen.choice.rate == 0.002
+
+
 def test_where_all_runs_diverge_lower_rates_are_tried_and_nothing_is_chosen(tmp_path: Path) -> None:
     study, diverged = small_study(tmp_path, most_extensions=2), Outcome("diverged", "dev WER 100.0 %", 40, 1.0, 9.0)
     found = KnownRuns(dict.fromkeys(grid_runs(study, "toy", BASELINE, study.rates), diverged))
@@ -125,6 +134,25 @@ def test_the_warmup_is_the_same_share_of_every_run(tmp_path: Path, updates: int,
     run = RunSpec("toy", OURS, 0.001, 12, 0, updates)
     assert warmup_of(study, run) == warmup
     assert f"training.optim.warmup_steps={warmup}" in run_overrides(study, run, tmp_path)
+
+
+@pytest.mark.parametrize(("given", "updates", "frozen"), [(8, 40, 8), (8, 20, 4), (0, 20, 0), (-1, 20, -1)])
+def test_constant_statistics_are_the_same_share_of_every_run(
+    tmp_path: Path, given: int, updates: int, frozen: int
+) -> None:
+    size = Size("toy", (f"training.frozen_statistics_steps={given}",))
+    study = small_study(tmp_path, sizes=(size,))
+    overrides = run_overrides(study, RunSpec("toy", OURS, 0.001, 12, 0, updates), tmp_path)
+    assert f"training.frozen_statistics_steps={frozen}" in overrides
+
+
+def test_a_sentencepiece_model_of_the_recipe_is_used(tmp_path: Path) -> None:
+    study, run = small_study(tmp_path), RunSpec("toy", OURS, 0.001, 12, 0, 40)
+    assert not any("bpe" in each for each in run_overrides(study, run, tmp_path))
+    (tmp_path / "lang").mkdir()
+    (tmp_path / "lang" / "bpe.model").touch()
+    overrides = run_overrides(study, run, tmp_path)
+    assert "tokenizer.kind=bpe" in overrides and f"tokenizer.bpe_model={tmp_path / 'lang' / 'bpe.model'}" in overrides
 
 
 def all_known(study: Study, seconds: dict[str, float] | None) -> KnownRuns:
@@ -204,7 +232,7 @@ def test_the_digits_study_describes_the_papers_models(monkeypatch: pytest.Monkey
     """Norms are where the paper has them: at the places of LayerNorm, nowhere, or after each layer."""
     monkeypatch.chdir(RECIPE)
     study = read_study(Path("conf/comparison.yaml"))
-    assert [size.name for size in study.sizes] == ["recipe"]
+    assert [size.name for size in study.sizes] == ["recipe", "deep"]
     (tmp_path / "lang").mkdir()
     kinds = {}
     for item in CONFIGURATIONS:

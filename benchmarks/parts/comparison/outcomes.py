@@ -69,7 +69,7 @@ class Outcome:
     course: Course = Course()
 
     def rank(self, measure: Measure) -> tuple[bool, float, float]:
-        """Return a sort key by which runs with a lower value of `measure` come first; the other measure decides ties."""
+        """Return a sort key: runs with a lower value of `measure` come first; the other measure decides ties."""
         wer, loss = (float("inf") if value is None else value for value in (self.dev_wer, self.dev_loss))
         return (self.status == "diverged", wer, loss) if measure == "wer" else (self.status == "diverged", loss, wer)
 
