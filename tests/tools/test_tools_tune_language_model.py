@@ -89,6 +89,20 @@ def test_chinese_is_counted_in_characters(folder: Path) -> None:
     assert deleted / (deleted + words) <= row["test_with"] < 1, "four characters are deleted in each utterance"
 
 
+def test_insertions_are_counted_where_a_set_has_no_words(folder: Path) -> None:
+    records = [json.loads(line) | {"txt": ""} for line in (folder / "test.list").read_text().splitlines()]
+    (folder / "wordless.list").write_text("".join(json.dumps(record) + "\n" for record in records))
+    options = ("--weights", "2", "--bonuses", "0", "--chunkings", "4/4")
+    assert tune(folder, *options, test="wordless.list") == 0
+    (row,) = json.loads((folder / "out.json").read_text())["rows"]
+    assert row["test_without"] is None and row["test_with"] is None
+    assert row["insertions_without"] >= len(records) and row["insertions_with"] >= len(records)
+    cells = f"| {row['insertions_without']} words inserted | {row['insertions_with']} words inserted |"
+    assert cells in (folder / "out.md").read_text()
+    with pytest.raises(ValueError, match="no utterance of --dev has words"):
+        tune(folder, *options, "--dev", str(folder / "wordless.list"))
+
+
 def test_audio_that_cannot_be_read_is_listed_and_the_rest_goes_on(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,20 +24,25 @@ from wenet_fusion.evaluation.options import EvaluationOptions, Variant
 from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.scoring.error_rate import ErrorCounts, score
-from wenet_fusion.scoring.transcripts import Counting
+from wenet_fusion.scoring.transcripts import Counting, counted
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """The results for one test set and chunking. Error rates are fractions; `without` means without language model."""
+    """The results for one test set and chunking; `without` means without language model.
+
+    Error rates are fractions; None: the test set has no words, and the insertions are the result.
+    """
 
     chunking: str
     lm_weight: float  # weight with the fewest errors on the dev set
     word_bonus: float
     dev_without: float
     dev_with: float
-    test_without: float
-    test_with: float
+    test_without: float | None
+    test_with: float | None
+    insertions_without: int  # in the test set
+    insertions_with: int
     test: str  # data.list of the test set
 
 
@@ -68,8 +73,13 @@ def tune(
 
     The first of `variants` has no language model; the others are candidates, of which the first one with the fewest
     errors is chosen.
+
+    Raises:
+        ValueError: no utterance of `dev` has words.
     """
     without, *fused = decode(model, dev, chunking, variants, skipped)
+    if not without.reference:
+        raise ValueError("no utterance of --dev has words, so no weight can be chosen: give a list with transcripts")
     best = min(range(len(fused)), key=lambda index: fused[index].errors)
     chosen = variants[1 + best]
     found = []
@@ -78,10 +88,15 @@ def tune(
         found.append(
             Tuned(
                 chunking_label(chunking), chosen.lm_weight, chosen.word_bonus,
-                without.rate, fused[best].rate, test_without.rate, test_with.rate, name,
+                without.rate, fused[best].rate, _rate(test_without), _rate(test_with),
+                test_without.insertions, test_with.insertions, name,
             )
         )  # fmt: skip
     return found
+
+
+def _rate(counts: ErrorCounts) -> float | None:
+    return counts.rate if counts.reference else None
 
 
 def table(rows: Sequence[Tuned]) -> str:
@@ -92,10 +107,10 @@ def table(rows: Sequence[Tuned]) -> str:
         header.append("test set")
     cells = []
     for row in rows:
-        rates = (row.dev_without, row.dev_with, row.test_without, row.test_with)
-        cells.append(
-            [row.chunking, *(f"{100 * rate:.2f}" for rate in rates), f"{row.lm_weight:g}", f"{row.word_bonus:g}"]
-        )
+        rates = [f"{100 * rate:.2f}" for rate in (row.dev_without, row.dev_with)]
+        for rate, inserted in ((row.test_without, row.insertions_without), (row.test_with, row.insertions_with)):
+            rates.append(f"{counted(inserted, 'words')} inserted" if rate is None else f"{100 * rate:.2f}")
+        cells.append([row.chunking, *rates, f"{row.lm_weight:g}", f"{row.word_bonus:g}"])
         if several:
             cells[-1].append(row.test)
     return markdown_table(header, cells) + "\n"

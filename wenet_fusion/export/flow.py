@@ -105,7 +105,7 @@ def _verify(target: Target, part: Path, precision: str, speech: Sequence[Speech]
     if left and target.trained.config.model.encoder.fusible:
         raise ValueError(
             f"{target.destination} is not kept: its step still runs {left}; every norm must be in a LinearNorm or "
-            "ConvNorm"
+            "ConvNorm, and every activation must be ReLU"
         )
     samples = [utterance.samples for utterance in speech[:MAX_VERIFIED]]
     verification = verify(reference, exported, samples, tolerance(precision), target.batches)

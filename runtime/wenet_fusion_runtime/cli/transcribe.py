@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -214,6 +213,8 @@ class _Output:
 
 
 def _short_name(path: Path, paths: Sequence[Path]) -> str:
-    """Return the file's name without folder and suffix, or with the folder if another file has the same name."""
-    stems = Counter(other.stem for other in paths)
-    return path.stem if stems[path.stem] == 1 else str(path.with_suffix(""))
+    """Return the file's name without folder and suffix; with the folder, or both, if another file has the same name."""
+    for shorten in (lambda item: item.stem, lambda item: str(item.with_suffix(""))):
+        if sum(shorten(other) == shorten(path) for other in paths) == 1:
+            return shorten(path)
+    return str(path)

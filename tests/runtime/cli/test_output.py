@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,13 @@ def test_one_file_for_all(folder: Path, run, tmp_path: Path) -> None:
     assert target.read_text() == f"{folder}/one.wav\ta b c\n{folder}/two words.wav\td d a\n"
     assert run("one.wav", "other/one.wav", "--format", "ctm", "--output", target)[0] == 0
     assert {line.split()[0] for line in target.read_text().splitlines()} == {f"{folder}/one", f"{folder}/other/one"}
+    shutil.copy(folder / "one.wav", tmp_path / "one.wav")
+    soundfile.write(tmp_path / "one.flac", *soundfile.read(folder / "one.wav"))
+    both = [str(tmp_path / name) for name in ("one.wav", "one.flac")]
+    assert run(*both, "--format", "ctm", "--output", target)[0] == 0
+    assert {line.split()[0] for line in target.read_text().splitlines()} == set(both)
+    for path in both:
+        Path(path).unlink()
     assert run("one.wav", "--format", "json", "--partials", "--output", target)[0] == 0
     records = [json.loads(line) for line in target.read_text().splitlines()]
     assert [record.get("committed") is None for record in records] == [False] * (len(records) - 1) + [True]
