@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,10 @@ from wenet_fusion_runtime.server.limits import Limits
 from wenet_fusion_runtime.server.settings import SERVER_OPTIONS, ChunkChoice, ModelTitle, Settings
 
 TOKEN_VARIABLE = "WENET_FUSION_TOKEN"
+# A collection looks at the objects of all sessions, while no session goes on. Sessions make many objects and hardly any
+# garbage that only a collection frees, so collections are rare. Objects before the first one, and collections of each
+# kind before the next kind:
+COLLECTIONS = (20_000, 20, 10)
 
 _LIMITS: tuple[tuple[str, str, Callable[[str], float], str], ...] = (  # argument, field of Limits, type, help
     ("max_sessions", "sessions", int, "refuse new sessions and uploads while this many are open"),
@@ -268,6 +273,7 @@ def _serve(options: argparse.Namespace) -> int:
     sockets = bind(settings.bind)  # fail before the model is loaded if the port is taken
     recognizer, _ = build_recognizer(options)
     create_stream(recognizer, options)  # fail now, not at the first client, if the chunk is wrong
+    gc.set_threshold(*COLLECTIONS)
     run(recognizer, ModelTitle(options.model.name, options.example or ""), settings, sockets, _announce)
     return 0
 

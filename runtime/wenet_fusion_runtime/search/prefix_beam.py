@@ -53,6 +53,7 @@ class PrefixBeamSearch:
         token_threshold: float = math.inf,
         blank_skip_threshold: float = 1.0,
     ) -> None:
+        self._beam: list[Prefix] = []  # best first
         if beam_size < 1:
             raise ValueError(f"beam_size must be at least 1, found {beam_size}")
         self._beam_size = beam_size
@@ -68,7 +69,10 @@ class PrefixBeamSearch:
         root.sums = (0.0, _NEVER, 0.0, 0.0, _NEVER, None, None)
         if not self._in_blank:
             root.sums = (_NEVER, 0.0, 0.0, _NEVER, 0.0, None, None)
-        self._beam = [root]  # best first
+        self._beam = [root]
+
+    def __del__(self) -> None:
+        _drop(self._beam)  # frees the whole tree at once: see `Prefix`
 
     def advance(self, scores: FrameScores, encoder_out: np.ndarray | None = None) -> None:
         """Decode T more frames; see `Search`."""
@@ -120,10 +124,9 @@ class PrefixBeamSearch:
             node.sums = OUTSIDE
         for node, sums in chosen:
             node.sums = sums
-        if self._is_scored:
-            for node in before:
-                if node.sums is OUTSIDE:
-                    node.tried.clear()
+        for node in before:
+            if node.sums is OUTSIDE:
+                node.leave()
         self._in_blank = False
 
     def _stays(self, blank: float, log_probs: dict[int, float]) -> list[_Candidate]:
@@ -212,9 +215,7 @@ class PrefixBeamSearch:
         final = best.without_last(newer)
         dropped = [each for each in self._beam if not each.begins_with(final)]
         if dropped:
-            for each in dropped:
-                each.sums = OUTSIDE
-                each.tried.clear()
+            _drop(dropped)
             self._beam = [each for each in self._beam if each.sums is not OUTSIDE]
 
     def set_scorers(self, scorers: ScorerSet) -> None:
@@ -232,6 +233,7 @@ class PrefixBeamSearch:
                 moved = moved.children[old.token]
             moved.sums = node.sums
             beam.append(moved)
+        _drop(self._beam)
         self._beam = sorted(beam, key=lambda node: -(node.sums[2] + node.bonus))
 
     def stable_length(self) -> int:
@@ -264,6 +266,14 @@ class PrefixBeamSearch:
 # Score; prefix; its sums, or None for an extension of it; token and log-probability of the extension.
 _Candidate = tuple[float, Prefix, "Sums | None", int, float]
 _score = operator.itemgetter(0)
+
+
+def _drop(nodes: Sequence[Prefix]) -> None:
+    """Take prefixes out of the beam."""
+    for node in nodes:
+        node.sums = OUTSIDE
+    for node in nodes:
+        node.leave()
 
 
 def _best(sums: Sums) -> tuple[float, Emission | None]:

@@ -27,8 +27,9 @@ OUTSIDE: Sums = (-math.inf, -math.inf, -math.inf, -math.inf, -math.inf, None, No
 class Prefix:
     """A token sequence as a node linked to the sequence without its last token.
 
-    Each sequence has one node: a parent keeps its children, even those outside the beam now. Only children that
-    entered the beam are kept, so a frame adds at most beam_size nodes.
+    Each sequence has one node: a parent keeps the children that are in the beam or that begin a sequence in it. No
+    others are kept: parents and children refer to each other, so only Python's garbage collector could free them, and
+    it stops the whole process while it looks at every node of every stream.
 
     Args:
         token: the last token.
@@ -63,6 +64,17 @@ class Prefix:
         if node is None:
             node = self.children[token] = Prefix(token, self, self.tried.get(token, UNSCORED))
         return node
+
+    def leave(self) -> None:
+        """Forget what a sequence needs in the beam only, and remove it from the tree if none in the beam begins with it.
+
+        Call it when the sequence is outside the beam; parents that are kept only for its sake go too.
+        """
+        self.tried.clear()
+        node, parent = self, self.parent
+        while parent is not None and not node.children and node.sums is OUTSIDE:
+            parent.children.pop(node.token, None)  # None: it was removed with one of its children
+            node, parent = parent, parent.parent
 
     def tokens(self) -> tuple[int, ...]:
         """Return the tokens of the sequence."""

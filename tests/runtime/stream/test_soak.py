@@ -51,6 +51,12 @@ def count_nodes(search):
     return count
 
 
+def beginnings(search):
+    """Return the sequences in the beam and all their beginnings."""
+    sequences = [node.tokens() for node in search._beam]
+    return {tokens[:length] for tokens in sequences for length in range(len(tokens) + 1)}
+
+
 def count_emissions(search):
     """Count the links of best alignments that a beam search holds."""
     seen = set()
@@ -76,7 +82,8 @@ def excesses(stream, state_values):
     bounds = {
         "frames of the open segment": (frames, LONGEST_SEGMENT_FRAMES),
         "encoder frames": (encoded, frames),
-        "prefixes": (count_nodes(decoder._search._first_pass), BEAM * frames + 1),
+        "prefixes": (count_nodes(decoder._search._first_pass), len(beginnings(decoder._search._first_pass))),
+        "tokens of a prefix": (max(len(node.tokens()) for node in decoder._search._first_pass._beam), frames),
         "emissions": (count_emissions(decoder._search._first_pass), 2 * BEAM * (frames + 1)),
         "values of the state": (count_values(stream._state), state_values),
         "kept hypotheses": (max([len(result.hypotheses) for result in stream.finals], default=0), 1),
@@ -121,7 +128,7 @@ class KeepsTheSearch(SegmentDecoder):
         return result
 
 
-@pytest.mark.parametrize("leak, message", [(KeepsEncoderFrames, "encoder frames"), (KeepsTheSearch, "prefixes")])
+@pytest.mark.parametrize("leak, message", [(KeepsEncoderFrames, "encoder frames"), (KeepsTheSearch, "tokens of a prefix")])
 def test_the_check_sees_a_leak(recognizer, monkeypatch, leak, message):
     monkeypatch.setattr("wenet_fusion_runtime.stream.stream.SegmentDecoder", leak)
     found, _ = stream_and_check(recognizer, 60)
