@@ -128,7 +128,9 @@ class KeepsTheSearch(SegmentDecoder):
         return result
 
 
-@pytest.mark.parametrize("leak, message", [(KeepsEncoderFrames, "encoder frames"), (KeepsTheSearch, "tokens of a prefix")])
+@pytest.mark.parametrize(
+    "leak, message", [(KeepsEncoderFrames, "encoder frames"), (KeepsTheSearch, "tokens of a prefix")]
+)
 def test_the_check_sees_a_leak(recognizer, monkeypatch, leak, message):
     monkeypatch.setattr("wenet_fusion_runtime.stream.stream.SegmentDecoder", leak)
     found, _ = stream_and_check(recognizer, 60)
