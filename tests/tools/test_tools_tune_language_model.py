@@ -97,7 +97,7 @@ def test_insertions_are_counted_where_a_set_has_no_words(folder: Path) -> None:
     (row,) = json.loads((folder / "out.json").read_text())["rows"]
     assert row["test_without"] is None and row["test_with"] is None
     assert row["insertions_without"] >= len(records) and row["insertions_with"] >= len(records)
-    cells = f"| {row['insertions_without']} words inserted | {row['insertions_with']} words inserted |"
+    cells = f"| {row['insertions_without']} inserted | {row['insertions_with']} inserted |"
     assert cells in (folder / "out.md").read_text()
     with pytest.raises(ValueError, match="no utterance of --dev has words"):
         tune(folder, *options, "--dev", str(folder / "wordless.list"))

@@ -24,7 +24,7 @@ from wenet_fusion.evaluation.options import EvaluationOptions, Variant
 from wenet_fusion.evaluation.report.markdown import markdown_table
 from wenet_fusion.model.chunking import Chunking, chunking_label
 from wenet_fusion.scoring.error_rate import ErrorCounts, score
-from wenet_fusion.scoring.transcripts import Counting, counted
+from wenet_fusion.scoring.transcripts import Counting
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def table(rows: Sequence[Tuned]) -> str:
     for row in rows:
         rates = [f"{100 * rate:.2f}" for rate in (row.dev_without, row.dev_with)]
         for rate, inserted in ((row.test_without, row.insertions_without), (row.test_with, row.insertions_with)):
-            rates.append(f"{counted(inserted, 'words')} inserted" if rate is None else f"{100 * rate:.2f}")
+            rates.append(f"{inserted} inserted" if rate is None else f"{100 * rate:.2f}")
         cells.append([row.chunking, *rates, f"{row.lm_weight:g}", f"{row.word_bonus:g}"])
         if several:
             cells[-1].append(row.test)

@@ -30,9 +30,9 @@ def draw(sizes: Sequence[SizeFindings], path: Path) -> None:
                 _draw_run(row, item, found.choose_by, {"color": colour, "lw": width, "label": item.configuration.name})
         row[0].set(title=f"{found.size}: training loss", xlabel="update", yscale="log")
         row[1].set(title=f"{found.size}: dev WER, %", xlabel="processor minutes", yscale="log")
-        chosen = "dev WER, %, by rate (diverged: 100 %)" if found.choose_by == "wer" else "dev loss by rate"
+        titles = {"wer": "dev WER, %, by rate (diverged: 100 %)", "loss": "dev loss by rate, without diverged runs"}
         row[2].set(
-            title=f"{found.size}: {chosen}",
+            title=f"{found.size}: {titles[found.choose_by]}",
             xlabel="peak learning rate",
             xscale="log",
             yscale="log",
@@ -66,9 +66,9 @@ def _draw_run(row: Any, item: Findings, choose_by: Measure, look: dict[str, Any]
 
 
 def _chosen_by(outcome: Outcome, measure: Measure) -> float | None:
-    """Return the dev WER in percent, or the dev loss, of a run of the grid; None for a loss that is not finite."""
+    """Return the dev WER in percent, or the dev loss, of a run of the grid; None for the loss of a diverged run."""
     if measure == "loss":
-        return outcome.dev_loss
+        return None if outcome.status == "diverged" else outcome.dev_loss
     return HIGHEST if outcome.status == "diverged" or outcome.dev_wer is None else _percent(outcome.dev_wer)
 
 

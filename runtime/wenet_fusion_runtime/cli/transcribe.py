@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 from wenet_fusion_runtime.audio.reader import AudioReader
@@ -170,7 +171,7 @@ class _Output:
         self._path = path
         self._sink = sink
         self._prefix = f"{path}\t" if named else ""
-        name = _short_name(path, options.files) if options.format == CTM else str(path)
+        name = _short_form(tuple(options.files))(path) if options.format == CTM else str(path)
         self._writer = make_writer(options.format, name, named, hypotheses_of)
         self._partials = options.partials
         self._json = options.format == JSON
@@ -212,9 +213,8 @@ class _Output:
         self._line.clear()
 
 
-def _short_name(path: Path, paths: Sequence[Path]) -> str:
-    """Return the file's name without folder and suffix; with the folder, or both, if another file has the same name."""
-    for shorten in (lambda item: item.stem, lambda item: str(item.with_suffix(""))):
-        if sum(shorten(other) == shorten(path) for other in paths) == 1:
-            return shorten(path)
-    return str(path)
+@lru_cache(maxsize=1)  # it is the same for all files of a command
+def _short_form(paths: tuple[Path, ...]) -> Callable[[Path], str]:
+    """Return what names all files differently: the name without suffix, else the path without suffix, else the path."""
+    forms: tuple[Callable[[Path], str], ...] = (lambda path: path.stem, lambda path: str(path.with_suffix("")))
+    return next((form for form in forms if len(set(map(form, paths))) == len(set(paths))), str)

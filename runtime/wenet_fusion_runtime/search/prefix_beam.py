@@ -44,6 +44,8 @@ class PrefixBeamSearch:
     [(3, 4), (3,)]
     """
 
+    _beam: Sequence[Prefix] = ()  # for `__del__`, which also runs if the constructor failed
+
     def __init__(
         self,
         beam_size: int = 10,
@@ -53,7 +55,6 @@ class PrefixBeamSearch:
         token_threshold: float = math.inf,
         blank_skip_threshold: float = 1.0,
     ) -> None:
-        self._beam: list[Prefix] = []  # best first
         if beam_size < 1:
             raise ValueError(f"beam_size must be at least 1, found {beam_size}")
         self._beam_size = beam_size
@@ -69,7 +70,7 @@ class PrefixBeamSearch:
         root.sums = (0.0, _NEVER, 0.0, 0.0, _NEVER, None, None)
         if not self._in_blank:
             root.sums = (_NEVER, 0.0, 0.0, _NEVER, 0.0, None, None)
-        self._beam = [root]
+        self._beam = [root]  # best first
 
     def __del__(self) -> None:
         _drop(self._beam)  # frees the whole tree at once: see `Prefix`

@@ -66,7 +66,7 @@ class Prefix:
         return node
 
     def leave(self) -> None:
-        """Forget what is needed in the beam only, and remove the sequence from the tree if none in the beam begins with it.
+        """Forget what is needed in the beam only; leave the tree too if no sequence in the beam begins with this one.
 
         Call it when the sequence is outside the beam; parents that are kept only for its sake go too.
         """

@@ -50,7 +50,7 @@ def test_defaults_are_those_of_the_settings(served: Any, monkeypatch: pytest.Mon
 
 
 def test_collections_of_garbage_are_rare(served: Any) -> None:
-    """They stop all sessions: with Python's own thresholds, results of a busy server were more than twice as late."""
+    """They stop all sessions: see benchmarks/results/serving.md."""
     served()
     assert gc.get_threshold() == COLLECTIONS and COLLECTIONS[0] >= 10_000
 
