@@ -11,7 +11,7 @@ import numpy as np
 from wenet_fusion_runtime.results.result import Hypothesis
 from wenet_fusion_runtime.results.vocabulary import BLANK
 from wenet_fusion_runtime.search.frame_scores import FrameScores
-from wenet_fusion_runtime.search.prefix_tree import OUTSIDE, Emission, Prefix, Sums
+from wenet_fusion_runtime.search.prefix_tree import OUTSIDE, Emission, Prefix, Sums, drop
 from wenet_fusion_runtime.search.scorer_set import ScorerSet
 
 _NEVER = -math.inf
@@ -73,7 +73,7 @@ class PrefixBeamSearch:
         self._beam = [root]  # best first
 
     def __del__(self) -> None:
-        _drop(self._beam)  # frees the whole tree at once: see `Prefix`
+        drop(self._beam)  # frees the whole tree at once: see `Prefix`
 
     def advance(self, scores: FrameScores, encoder_out: np.ndarray | None = None) -> None:
         """Decode T more frames; see `Search`."""
@@ -216,7 +216,7 @@ class PrefixBeamSearch:
         final = best.without_last(newer)
         dropped = [each for each in self._beam if not each.begins_with(final)]
         if dropped:
-            _drop(dropped)
+            drop(dropped)
             self._beam = [each for each in self._beam if each.sums is not OUTSIDE]
 
     def set_scorers(self, scorers: ScorerSet) -> None:
@@ -234,7 +234,7 @@ class PrefixBeamSearch:
                 moved = moved.children[old.token]
             moved.sums = node.sums
             beam.append(moved)
-        _drop(self._beam)
+        drop(self._beam)
         self._beam = sorted(beam, key=lambda node: -(node.sums[2] + node.bonus))
 
     def stable_length(self) -> int:
@@ -267,14 +267,6 @@ class PrefixBeamSearch:
 # Score; prefix; its sums, or None for an extension of it; token and log-probability of the extension.
 _Candidate = tuple[float, Prefix, "Sums | None", int, float]
 _score = operator.itemgetter(0)
-
-
-def _drop(nodes: Sequence[Prefix]) -> None:
-    """Take prefixes out of the beam."""
-    for node in nodes:
-        node.sums = OUTSIDE
-    for node in nodes:
-        node.leave()
 
 
 def _best(sums: Sums) -> tuple[float, Emission | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from wenet_fusion_runtime.search.scorer_set import UNSCORED, PrefixScore
@@ -105,3 +106,11 @@ class Prefix:
         while node is not other and node.parent is not None:
             node = node.parent
         return node is other
+
+
+def drop(nodes: Sequence[Prefix]) -> None:
+    """Take prefixes out of the beam."""
+    for node in nodes:
+        node.sums = OUTSIDE
+    for node in nodes:
+        node.leave()
