@@ -10,7 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from support.runtime.fake_model import SAMPLE_RATE, speak
-from support.runtime.server_process import ServerProcess, connected, encoded, http, pcm, spoken_to
+from support.runtime.server_process import UPGRADE, ServerProcess, connected, encoded, http, pcm, spoken_to
 from wenet_fusion_runtime.server.access import Access
 from wenet_fusion_runtime.server.http import pages
 from wenet_fusion_runtime.server.http.pages import load_pages
@@ -50,6 +50,14 @@ def test_rubbish_instead_of_http_harms_nobody(server: ServerProcess) -> None:
             raw.shutdown(sockets.SHUT_WR)
             raw.recv(1000)
     assert asyncio.run(http("GET", f"{server.url}healthz"))[0] == 200
+
+
+@pytest.mark.parametrize("key", [b"\x80MDEyMzQ1Njc4OWFiY2RlZg==", "MDEyé".encode(), b"MDEy", b"====", b""])
+def test_a_wrong_websocket_key_is_the_clients_fault(server: ServerProcess, key: bytes) -> None:
+    with sockets.create_connection(("127.0.0.1", server.port), 20) as raw:
+        raw.sendall(UPGRADE.replace(b"MDEyMzQ1Njc4OWFiY2RlZg==", key))
+        answer = raw.recv(1000)
+    assert answer.startswith(b"HTTP/1.1 400 ") and b'"status": "failed"' in answer, answer
 
 
 # ---- pages

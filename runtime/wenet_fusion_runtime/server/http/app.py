@@ -180,6 +180,8 @@ class _Routes:
     ) -> web.StreamResponse:
         if not _wants_socket(request):
             raise ClientError(Reason.PROTOCOL, f"{request.path} accepts WebSockets only")
+        if not request.headers.get("Sec-WebSocket-Key", "").isascii():  # aiohttp refuses all other wrong keys
+            raise ClientError(Reason.PROTOCOL, "the header Sec-WebSocket-Key must be base64")
         self._service.check_draining()  # before the handshake: a status tells a proxy to try another server
         fair = _fair(request)
         frames = None if fair is None else fair.frames
