@@ -3,8 +3,8 @@
 # docs/comparison.md explains it. Usage: bash run_comparison.sh [--name value]...
 #
 # Run stages 0 to 3 of run.sh first. Finished trainings are skipped: after an interruption, run the same command again.
-# The whole comparison trains about 40 models, each on one core: 24 for 15 minutes each, to choose learning rates, and
-# the others for up to 2 hours each.
+# The whole comparison trains about 32 models, each on one core: about half an hour each on a processor with
+# AVX-512 BF16 or AMX.
 #
 # Examples:
 #   bash run_comparison.sh --dry_run true
