@@ -1,6 +1,7 @@
 """The files of a WeNet model, and the messages for files that users give by mistake."""
 
 import io
+import lzma
 import tarfile
 from pathlib import Path
 
@@ -156,6 +157,14 @@ class Transducer(nn.Module):
 
 def wenet_checkpoint() -> dict[str, torch.Tensor]:
     return {f"{name}": torch.zeros(2) for name in ("encoder.global_cmvn.mean", "ctc.ctc_lo.weight")}
+
+
+def test_damaged_bytes_are_not_read_as_xz(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """These bytes begin like an old xz file with a dictionary of 2 GiB, which its decoder would allocate."""
+    monkeypatch.setattr(lzma, "LZMAFile", lambda *arguments, **more: pytest.fail("read as xz"))
+    (tmp_path / "model.zip").write_bytes(bytes([0, 0, 0, 0, 0x80]) + bytes(8))
+    with pytest.raises(ValueError, match=r"model.zip: "):
+        load_model(tmp_path / "model.zip")
 
 
 def test_files_given_by_mistake_are_explained(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 _TRAIN_YAML = "train.yaml"
@@ -101,12 +103,8 @@ def explain_no_zip(path: Path) -> str | None:
     """Return a message about a file that is not a zip archive; None if its origin is unknown."""
     if path.suffix == ".mdl":
         return _VOSK
-    try:
-        if tarfile.is_tarfile(path):
-            with tarfile.open(path) as archive:
-                first = [member.name for _, member in zip(range(20), archive)]
-            if any(name.endswith("model_config.yaml") for name in first):
+    for mode in ("r:", "r:gz"):  # NeMo's; reading damaged bytes as xz may ask for gigabytes of memory
+        with contextlib.suppress(tarfile.TarError, OSError, EOFError, zlib.error), tarfile.open(path, mode) as archive:
+            if any(member.name.endswith("model_config.yaml") for _, member in zip(range(20), archive)):
                 return _NEMO
-    except (tarfile.TarError, OSError, EOFError):
-        return None
     return None
