@@ -36,22 +36,24 @@ def test_a_step_is_the_model_that_the_layers_define(kernels: ModuleType, seed: i
         np.testing.assert_allclose(output.blank_log_probs[0], log_probs[:, 0], atol=close)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_a_wide_step_is_the_model_too(kernels: ModuleType, seed: int) -> None:
-    """Wide heads, many keys and many tokens use parts of the code that small models do not reach."""
-    random = random_fused(
-        kernels, 600 + seed, heads=2, dim=160 + 2 * seed, vocabulary=300, top=1 + seed, layers=1, mels=7, channels=2
-    )
-    model, reference, frames, cached = load(kernels, random), Reference(kernels, random), 16, 90 - seed
-    audio, size = noise(model, seed, 1, 8 * frames), frames * model.sizes.frame_samples
-    for index, output in enumerate(stream(model, audio, [frames] * 8, cached)):
+@pytest.mark.parametrize(("seed", "frames"), [(0, 70), (1, 20), (2, 40), (3, 16)])
+def test_a_wide_step_is_the_model_too(kernels: ModuleType, seed: int, frames: int) -> None:
+    """Wide heads and layers, many frames, keys and tokens use parts of the code that small models do not reach."""
+    sizes = {"dim": 160 + 2 * seed, "feed_forward": 1030 + seed, "vocabulary": 300, "top": 1 + seed}
+    random = random_fused(kernels, 600 + seed, heads=2, layers=1, mels=7, channels=2, **sizes)
+    models = [load(kernels, random, family) for family in kernels.families()]
+    reference, cached, size = Reference(kernels, random), 90 - seed, frames * models[0].sizes.frame_samples
+    audio = noise(models[0], seed, 1, 8 * frames)
+    outputs = [stream(model, audio, [frames] * 8, cached) for model in models]
+    for index, of_families in enumerate(zip(*outputs)):
         samples = audio[0, index * size : (index + 1) * size].astype(float)
         encoded, log_probs = reference.step(samples, cached)
-        np.testing.assert_allclose(output.encoded[0], encoded, atol=1e-4 * np.abs(encoded).max())
-        own = np.take_along_axis(log_probs, output.top_ids[0], 1)
-        np.testing.assert_allclose(
-            own[:, -1], np.sort(log_probs, 1)[:, -model.sizes.top], atol=1e-4 * np.ptp(log_probs)
-        )
+        for output in of_families:
+            np.testing.assert_allclose(output.encoded[0], encoded, atol=1e-4 * np.abs(encoded).max())
+            own = np.take_along_axis(log_probs, output.top_ids[0], 1)
+            np.testing.assert_allclose(
+                own[:, -1], np.sort(log_probs, 1)[:, -sizes["top"]], atol=1e-4 * np.ptp(log_probs)
+            )
 
 
 def test_the_results_of_every_processor_are_the_same_bits(kernels: ModuleType) -> None:
@@ -120,15 +122,23 @@ def test_the_best_token_is_found_anywhere(kernels: ModuleType, best: int) -> Non
     assert output.top_ids[0, 0].tolist() == [best, 5]
 
 
-def test_of_equal_tokens_the_first_comes_first(kernels: ModuleType) -> None:
-    random = random_fused(kernels, 304, vocabulary=30, top=20)
+@pytest.mark.parametrize("seed", range(12))
+def test_the_best_tokens_are_those_of_a_stable_sort(kernels: ModuleType, seed: int) -> None:
+    """Vocabularies of many sizes, few different logits: of equal tokens, the first ones are among the best."""
+    rng = np.random.default_rng(seed)
+    vocabulary = int(rng.choice([15, 16, 127, 128, 129, int(rng.integers(130, 2000))]))
+    top = int(rng.integers(1, min(20, vocabulary) + 1))
+    random = random_fused(kernels, 320, vocabulary=vocabulary, top=top)
     names = [each.name for each in kernels.expected_tensors(random.sizes)]
+    logits = rng.integers(-6, 0 if seed % 2 else 7, vocabulary).astype(np.float32)
     random.tensors[names.index("ctc.weight")][:] = 0
-    random.tensors[names.index("ctc.bias")][:] = np.repeat([1.0, 3.0, 2.0], 10)
-    model = load(kernels, random)
-    output, _ = model.step(noise(model, 5, 1, 1), [model.sizes.frame_samples], 8, fresh(model))
-    assert output.top_ids[0, 0].tolist() == [*range(10, 20), *range(20, 30)]
-    assert np.isclose(output.top_log_probs[0, 0, 0] - output.blank_log_probs[0, 0], 2.0)
+    random.tensors[names.index("ctc.bias")][:] = logits
+    for family in kernels.families():
+        model = load(kernels, random, family)
+        output, _ = model.step(noise(model, 5, 1, 1), [model.sizes.frame_samples], 8, fresh(model))
+        assert output.top_ids[0, 0].tolist() == np.argsort(-logits, kind="stable")[:top].tolist()
+        norm = np.log(np.exp(logits.astype(float)).sum())
+        np.testing.assert_allclose(output.top_log_probs[0, 0], np.sort(logits)[::-1][:top] - norm, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@
 
 namespace {
 
+using wenet_fusion::Start;
+
 constexpr int TILE_ROWS = 16, TILE_BYTES = 64;
 constexpr int TILE_GROUPS = TILE_BYTES / wenet_fusion::GROUP;
 constexpr int BLOCKS = 4;    // most blocks of TILE_ROWS rows; a tile of weights is loaded once for all of them
@@ -54,25 +56,28 @@ struct Dots {
   Dots(const Dots&) = delete;
   Dots& operator=(const Dots&) = delete;
 
-  void add(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, int32_t* tiles) const {
+  void add(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, Start start,
+           int32_t* tiles) const {
     switch (blocks) {
-      case 1: return blocks_of<1>(rows_u8, stride, panel, groups, tiles);
-      case 2: return blocks_of<2>(rows_u8, stride, panel, groups, tiles);
-      case 3: return blocks_of<3>(rows_u8, stride, panel, groups, tiles);
-      default: return blocks_of<BLOCKS>(rows_u8, stride, panel, groups, tiles);
+      case 1: return blocks_of<1>(rows_u8, stride, panel, groups, start, tiles);
+      case 2: return blocks_of<2>(rows_u8, stride, panel, groups, start, tiles);
+      case 3: return blocks_of<3>(rows_u8, stride, panel, groups, start, tiles);
+      default: return blocks_of<BLOCKS>(rows_u8, stride, panel, groups, start, tiles);
     }
   }
 
  private:
   // `add` for COUNT blocks.
   template <int COUNT>
-  static void blocks_of(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, int32_t* tiles) {
+  static void blocks_of(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, Start start,
+                        int32_t* tiles) {
     constexpr int SUMS = TILE_ROWS * PANEL;
     __asm__ volatile("" : : : "memory");  // the compiler does not know that tile instructions read memory
-    _tile_loadd(0, tiles, TILE_BYTES);
-    if constexpr (COUNT > 1) _tile_loadd(1, tiles + SUMS, TILE_BYTES);
-    if constexpr (COUNT > 2) _tile_loadd(2, tiles + 2 * SUMS, TILE_BYTES);
-    if constexpr (COUNT > 3) _tile_loadd(3, tiles + 3 * SUMS, TILE_BYTES);
+    const int64_t step = start.step * int64_t(sizeof(int32_t)), block = TILE_ROWS * start.step;
+    _tile_loadd(0, start.first, step);
+    if constexpr (COUNT > 1) _tile_loadd(1, start.first + block, step);
+    if constexpr (COUNT > 2) _tile_loadd(2, start.first + 2 * block, step);
+    if constexpr (COUNT > 3) _tile_loadd(3, start.first + 3 * block, step);
     for (int g = 0; g < groups; g += TILE_GROUPS) {
       const int8_t* weights = panel + g * TILE_BYTES;
       for (int line = 0; line < TILE_ROWS; ++line)

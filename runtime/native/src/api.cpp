@@ -250,13 +250,13 @@ extern "C" {
 EXPORTED int wenet_fusion_families() { return int(sizeof families / sizeof *families); }
 EXPORTED const char* wenet_fusion_family(int index) { return families[index]->is_served() ? families[index]->name : ""; }
 
-// Whether the step was measured to be faster than onnxruntime on processors like this one: AVX2 without VNNI, or
-// AVX-512 VNNI without AMX.
+// Whether the step was measured to be faster than onnxruntime on processors like this one: AMX, AVX-512 VNNI, or
+// AVX2 without VNNI.
 EXPORTED int wenet_fusion_is_measured() {
 #ifdef __x86_64__
   const Kernels* fastest = families[0];
   for (int i = 0; !fastest->is_served(); ++i) fastest = families[i];
-  return fastest == &avx512_vnni_kernels || fastest == &avx2_kernels;
+  return fastest == &amx_kernels || fastest == &avx512_vnni_kernels || fastest == &avx2_kernels;
 #else
   return 0;
 #endif

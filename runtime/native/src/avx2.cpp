@@ -16,21 +16,24 @@
 namespace {
 
 using wenet_fusion::GROUP;
+using wenet_fusion::Start;
 
 constexpr int PANEL = 16;                 // outputs of a panel
 constexpr int ROWS = 4, CHUNK_ROWS = 64;  // see rows.hpp; a weight is loaded once for ROWS rows
 constexpr int AHEAD = 8192;               // weights are prefetched this many bytes before they are used
 constexpr int GROUPS_AT_ONCE = 2;         // groups per turn of the loop; `groups` is a multiple of this
 
-// Adds the products of COUNT rows with `groups` groups of a panel to `tile` (COUNT, PANEL); see rows.hpp.
+// Writes the sums of COUNT rows, `start` plus the products with `groups` groups of a panel, to `tile`; see rows.hpp.
 template <int COUNT>
-inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, int32_t* tile) {
+inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, Start start,
+                     int32_t* tile) {
   const __m256i ones = _mm256_set1_epi16(1);
   __m256i* out = reinterpret_cast<__m256i*>(tile);
   __m256i low[COUNT], high[COUNT];
   for (int r = 0; r < COUNT; ++r) {
-    low[r] = _mm256_load_si256(out + 2 * r);
-    high[r] = _mm256_load_si256(out + 2 * r + 1);
+    const __m256i* from = reinterpret_cast<const __m256i*>(start.first + r * start.step);
+    low[r] = _mm256_load_si256(from);
+    high[r] = _mm256_load_si256(from + 1);
   }
   for (int g = 0; g < groups; g += GROUPS_AT_ONCE) {
     for (int each = g; each < g + GROUPS_AT_ONCE; ++each) {

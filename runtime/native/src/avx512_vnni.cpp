@@ -18,18 +18,20 @@
 namespace {
 
 using wenet_fusion::GROUP;
+using wenet_fusion::Start;
 
 constexpr int PANEL = 32;                 // outputs of a panel: two registers
 constexpr int ROWS = 8, CHUNK_ROWS = 16;  // see rows.hpp; 16 sums hide the latency of an addition
 constexpr int REGISTERS = PANEL / 16;     // of the sums of a row
 constexpr int AHEAD = 16384;              // weights are prefetched this many bytes before they are used
 
-// Adds the products of COUNT rows with `groups` groups of a panel to `tile` (COUNT, PANEL); see rows.hpp.
+// Writes the sums of COUNT rows, `start` plus the products with `groups` groups of a panel, to `tile`; see rows.hpp.
 template <int COUNT>
-inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, int32_t* tile) {
+inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, Start start,
+                     int32_t* tile) {
   __m512i sums[COUNT][REGISTERS];
   for (int r = 0; r < COUNT; ++r)
-    for (int i = 0; i < REGISTERS; ++i) sums[r][i] = _mm512_load_si512(tile + r * PANEL + 16 * i);
+    for (int i = 0; i < REGISTERS; ++i) sums[r][i] = _mm512_load_si512(start.first + r * start.step + 16 * i);
   for (int g = 0; g < groups; ++g) {
     __m512i weights[REGISTERS];
     for (int i = 0; i < REGISTERS; ++i) {

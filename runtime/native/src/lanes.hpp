@@ -116,10 +116,16 @@ inline float sum(Floats x) {
   return ((x[0] + x[4]) + (x[2] + x[6])) + ((x[1] + x[5]) + (x[3] + x[7]));
 }
 
-inline float largest(Wide x) {
-  float found = x[0];
-  for (int i = 1; i < lanes<Wide>; ++i) found = x[i] > found ? x[i] : found;
-  return found;
+inline float largest(Wide wide) {
+#ifdef AVX512
+  Floats x = __builtin_shufflevector(wide, wide, 0, 1, 2, 3, 4, 5, 6, 7);
+  x = maximum(x, __builtin_shufflevector(wide, wide, 8, 9, 10, 11, 12, 13, 14, 15));
+#else
+  Floats x = wide;
+#endif
+  x = maximum(x, __builtin_shufflevector(x, x, 4, 5, 6, 7, 4, 5, 6, 7));
+  x = maximum(x, __builtin_shufflevector(x, x, 2, 3, 2, 3, 4, 5, 6, 7));
+  return x[1] > x[0] ? x[1] : x[0];
 }
 
 // Nearest integer, ties to even, of values below 2^22.

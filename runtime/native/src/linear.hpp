@@ -16,6 +16,7 @@ using wenet_fusion::GROUP;
 using wenet_fusion::Linear;
 using wenet_fusion::Product;
 using wenet_fusion::Range;
+using wenet_fusion::Start;
 
 constexpr int WIDE = lanes<Wide>;
 constexpr int PARTS = PANEL / WIDE;  // vectors per row of a panel
@@ -96,13 +97,11 @@ inline void products(const Linear& layer, const uint8_t* rows_u8, int64_t rows, 
     const int count = rows - first < CHUNK_ROWS ? int(rows - first) : CHUNK_ROWS;
     const Dots dots(count);
     for (int panel = 0; panel < panels; ++panel) {
-      for (int r = 0; r < count; ++r)
-        std::memcpy(tiles + r * PANEL, layer.start + panel * PANEL, sizeof(int32_t) * PANEL);
       const int8_t* weights = layer.panels + int64_t(panel) * layer.padded * PANEL;
       for (int start = 0; start < layer.padded; start += CHUNK_INPUTS) {
         const int inputs = layer.padded - start < CHUNK_INPUTS ? layer.padded - start : CHUNK_INPUTS;
         dots.add(rows_u8 + first * layer.padded + start, layer.padded, weights + int64_t(start) * PANEL, inputs / GROUP,
-                 tiles);
+                 start == 0 ? Start{layer.start + panel * PANEL, 0} : Start{tiles, PANEL}, tiles);
       }
       for (int part = 0; part < PARTS; ++part) {
         const int output = panel * PANEL + part * WIDE;

@@ -18,6 +18,12 @@ struct Range {
   float zero_point;
 };
 
+// Where sums begin: those of the outputs of row r at `first` + r * `step`.
+struct Start {
+  const int32_t* first;
+  int64_t step;  // 0: the same for all rows
+};
+
 // A linear layer: uint8 inputs, int8 weights within -64 to 64, float outputs. Arrays of outputs are padded to whole
 // panels with zeros.
 struct Linear {

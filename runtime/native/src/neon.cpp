@@ -14,15 +14,18 @@
 
 namespace {
 
+using wenet_fusion::Start;
+
 constexpr int PANEL = 16;                 // outputs of a panel
 constexpr int ROWS = 4, CHUNK_ROWS = 64;  // see rows.hpp
 constexpr int ROW_VECTORS = PANEL / 4;    // vectors per row of the tile
 
 template <int COUNT>
-inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, int32_t* tile) {
+inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, Start start,
+                     int32_t* tile) {
   int32x4_t total[COUNT][ROW_VECTORS], weight_sum[ROW_VECTORS] = {};
   for (int r = 0; r < COUNT; ++r)
-    for (int p = 0; p < ROW_VECTORS; ++p) total[r][p] = vld1q_s32(tile + r * PANEL + 4 * p);
+    for (int p = 0; p < ROW_VECTORS; ++p) total[r][p] = vld1q_s32(start.first + r * start.step + 4 * p);
   const int8x16_t ones = vdupq_n_s8(1);
   for (int g = 0; g < groups; ++g) {
     int8x16_t weights[ROW_VECTORS];

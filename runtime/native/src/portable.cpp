@@ -3,17 +3,22 @@
 
 namespace {
 
+using wenet_fusion::Start;
+
 constexpr int PANEL = 16;                 // outputs of a panel
 constexpr int ROWS = 4, CHUNK_ROWS = 64;  // see rows.hpp
 
 template <int COUNT>
-inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, int32_t* tile) {
-  for (int r = 0; r < COUNT; ++r)
+inline void dot_rows(const uint8_t* rows_u8, int64_t stride, const int8_t* panel, int groups, Start start,
+                     int32_t* tile) {
+  for (int r = 0; r < COUNT; ++r) {
+    for (int o = 0; o < PANEL; ++o) tile[r * PANEL + o] = start.first[r * start.step + o];
     for (int g = 0; g < groups; ++g)
       for (int o = 0; o < PANEL; ++o)
         for (int i = 0; i < wenet_fusion::GROUP; ++i)
           tile[r * PANEL + o] +=
               rows_u8[r * stride + g * wenet_fusion::GROUP + i] * panel[(g * PANEL + o) * wenet_fusion::GROUP + i];
+  }
 }
 
 int64_t multiply(int64_t turns) {  // there is no special instruction: runs dot_rows on data in the first-level cache
@@ -22,7 +27,7 @@ int64_t multiply(int64_t turns) {  // there is no special instruction: runs dot_
   const int8_t panel[INPUTS * PANEL] = {};
   int32_t tile[ROWS * PANEL] = {};
   for (int64_t turn = 0; turn < turns; ++turn) {
-    dot_rows<ROWS>(rows, INPUTS, panel, GROUPS, tile);
+    dot_rows<ROWS>(rows, INPUTS, panel, GROUPS, {tile, PANEL}, tile);
     __asm__ volatile("" : : "r"(tile), "r"(rows), "r"(panel) : "memory");
   }
   return ROWS * INPUTS * PANEL;

@@ -37,20 +37,51 @@ inline void depthwise(const Depthwise& layer, const Sizes& n, const float* in, i
   }
 }
 
-// The largest of SKIPPED floats.
-inline float largest_of(const float* x) {
-  Wide found = load<Wide>(x);
-  for (int i = WIDE; i < SKIPPED; i += WIDE) found = maximum(found, load<Wide>(x + i));
-  return largest(found);
+// The largest of the `count` logits from `first` on.
+inline float largest_of(const float* logits, int count) {
+  float found = logits[0];
+  int i = 0;
+  if (count >= WIDE) {
+    Wide most = load<Wide>(logits);
+    for (i = WIDE; i + WIDE <= count; i += WIDE) most = maximum(most, load<Wide>(logits + i));
+    found = largest(most);
+  }
+  for (; i < count; ++i) found = logits[i] > found ? logits[i] : found;
+  return found;
 }
+
+// The largest values so far, in descending order, with their ids; of two equal values, the first one comes first.
+struct Best {
+  float* values;
+  int64_t* ids;
+  const int size;
+  int found = 0;
+
+  // Whether a value is among the largest.
+  bool takes(float value) const { return found < size || value > values[size - 1]; }
+
+  void insert(float value, int64_t id) {
+    if (!takes(value)) return;
+    int place = found < size ? found++ : size - 1;
+    for (; place > 0 && value > values[place - 1]; --place) {
+      values[place] = values[place - 1];
+      ids[place] = ids[place - 1];
+    }
+    values[place] = value;
+    ids[place] = id;
+  }
+};
 
 // The most probable tokens of a frame; of two equally probable ones, the one with the lower id comes first.
 inline void best_tokens(const Sizes& n, const float* logits, float* log_probs, int64_t* ids, float* blank) {
+  Best best{log_probs, ids, n.top};
+  for (int first = 0; first < n.vocabulary; first += SKIPPED)
+    best.insert(largest_of(logits + first, n.vocabulary - first < SKIPPED ? n.vocabulary - first : SKIPPED), 0);
+  const float most = log_probs[0];
+  // At least `top` tokens have this logit or a larger one.
+  const float least = best.found == n.top ? log_probs[n.top - 1] : -3e38f;
+
   const int whole = n.vocabulary / WIDE * WIDE;
-  Wide best = all<Wide>(logits[0]);
-  for (int token = 0; token < whole; token += WIDE) best = maximum(best, load<Wide>(logits + token));
-  float most = largest(best);
-  for (int token = whole; token < n.vocabulary; ++token) most = logits[token] > most ? logits[token] : most;
   Floats total = {};
   for (int token = 0; token < whole; token += WIDE)
     total = add(total, exponential(load<Wide>(logits + token) - all<Wide>(most)));
@@ -60,28 +91,17 @@ inline void best_tokens(const Sizes& n, const float* logits, float* log_probs, i
     total = add(total, exponential(last - all<Wide>(most)));
   }
   const float norm = most + logarithm(all(sum(total)))[0];
-  int found = 0;
-  for (int token = 0; token < n.vocabulary; ++token) {
-    while (found == n.top) {
-      const float last = log_probs[found - 1];
-      if (token % SKIPPED == 0 && token + SKIPPED <= n.vocabulary && !(largest_of(logits + token) > last)) {
-        token += SKIPPED;
-      } else if (token % WIDE == 0 && token + WIDE <= n.vocabulary && !(largest(load<Wide>(logits + token)) > last)) {
-        token += WIDE;
-      } else {
-        break;
-      }
+
+  best.found = 0;
+  for (int first = 0; first < n.vocabulary; first += SKIPPED) {
+    const int end = n.vocabulary - first < SKIPPED ? n.vocabulary : first + SKIPPED;
+    const float most_here = largest_of(logits + first, end - first);
+    if (most_here < least || !best.takes(most_here)) continue;
+    for (int start = first; start < end; start += WIDE) {
+      const int count = end - start < WIDE ? end - start : WIDE;
+      if (!best.takes(largest_of(logits + start, count))) continue;
+      for (int token = start; token < start + count; ++token) best.insert(logits[token], token);
     }
-    if (token == n.vocabulary) break;
-    const float value = logits[token];
-    if (found == n.top && !(value > log_probs[found - 1])) continue;
-    int place = found < n.top ? found++ : n.top - 1;
-    for (; place > 0 && value > log_probs[place - 1]; --place) {
-      log_probs[place] = log_probs[place - 1];
-      ids[place] = ids[place - 1];
-    }
-    log_probs[place] = value;
-    ids[place] = token;
   }
   for (int i = 0; i < n.top; ++i) log_probs[i] -= norm;
   *blank = logits[0] - norm;

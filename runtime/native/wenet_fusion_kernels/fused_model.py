@@ -96,7 +96,7 @@ def chosen_family(name: str | None = None) -> str:
 def is_measured() -> bool:
     """Return whether the step was measured to be faster than onnxruntime on processors like this one.
 
-    These are x86-64 processors with AVX-512 VNNI but without AMX, and those with AVX2 but without VNNI. The code for
+    These are x86-64 processors with AMX or AVX-512 VNNI, and those with AVX2 but without VNNI. The code for
     other processors gives the same results; its speed has not been measured yet.
     """
     return bool(_LIBRARY.wenet_fusion_is_measured())
