@@ -1,4 +1,5 @@
 // The functions that Python calls. They check no arguments: wenet_fusion_kernels/fused_model.py has checked them.
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -140,6 +141,21 @@ class Packer {
     return layer;
   }
 
+  // The constants of Kaldi's power spectrum with the window function "povey"; takes no tensor.
+  Spectrum spectrum(int window, int bins) {
+    constexpr double TURN = 6.283185307179586, SAMPLE_SCALE = 32768.0;  // Kaldi's samples have 16 bits
+    float* weights = arena_.take<float>(window);
+    float* cosine = arena_.take<float>(bins);
+    float* sine = arena_.take<float>(bins);
+    for (int i = 0; i < window; ++i)
+      weights[i] = float(0.5 * SAMPLE_SCALE * std::pow(0.5 - 0.5 * std::cos(TURN * i / (window - 1)), 0.85));
+    for (int k = 0; k < bins; ++k) {
+      cosine[k] = float(std::cos(TURN * k / (2 * bins)));
+      sine[k] = float(std::sin(TURN * k / (2 * bins)));
+    }
+    return {weights, cosine, sine};
+  }
+
   // Taps (dim, kernel), scales and biases; `hidden` is the range of the next layer's input.
   Depthwise depthwise(int dim, int kernel, Range range, float input_scale, Range hidden) {
     Depthwise layer{range, hidden, nullptr, nullptr, nullptr};
@@ -184,7 +200,7 @@ class Packer {
 void pack(Loaded& loaded, Packer packer) {
   Model& model = loaded.model;
   const Sizes& n = model.sizes;
-  model.spectrum = packer.product(2 * n.bins, n.window, 1, false);
+  model.spectrum = packer.spectrum(n.window, n.bins);
   model.mel = packer.product(n.mels, n.bins, 1, false);
   model.mean = packer.floats(n.mels);
   model.inverse_std = packer.floats(n.mels);
@@ -226,7 +242,8 @@ int64_t scratch_bytes(const Sizes& n, int64_t batch, int64_t frames, int64_t cac
   const int64_t widest = padded(n.dim > subsampled ? n.dim : subsampled) + padded(n.feed_forward);
   const int64_t shared = 4 * rows * 5 * n.dim + rows * widest + 4 * batch;
   const int64_t windows = 4 * frames, samples = n.tail() + windows * n.hop;
-  const int64_t front = 4 * ((windows + 1) * n.mels + frames * subsampled + samples + windows * 2 * n.bins +
+  const int64_t most_lanes = 16, spectra = windows * n.bins + most_lanes * (n.window + 2 * int64_t(n.bins));
+  const int64_t front = 4 * ((windows + 1) * n.mels + frames * subsampled + samples + spectra +
                              (2 * frames + 1) * int64_t(n.mels_1()) * n.channels);
   const int64_t keys = cached + frames + 16, most_queries = 4;
   const int64_t attention = keys * (8 + 4 * (n.dim / n.heads + most_queries + 1)) + 4 * frames;

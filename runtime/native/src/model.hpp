@@ -43,6 +43,12 @@ struct Product {
   const float* bias;    // (outputs rounded up to `panel`,)
 };
 
+// Kaldi's power spectrum of windows.
+struct Spectrum {
+  const float* window;         // (window,) the window function, times Kaldi's scale of samples and 1/2
+  const float *cosine, *sine;  // (bins,) of the angles pi k / bins
+};
+
 struct Depthwise {
   Range range, hidden;   // of the inputs and of the outputs
   const float* taps;     // (kernel, dim), whole numbers
@@ -71,7 +77,8 @@ struct Sizes {
 
 struct Model {
   Sizes sizes;
-  Product spectrum, mel, conv_1, conv_2;
+  Spectrum spectrum;
+  Product mel, conv_1, conv_2;
   const float *mean, *inverse_std;  // (mels,)
   Linear subsampled, ctc;
   const float* distances;  // (layers, heads, 2 * max_distance + 1)

@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from wenet_fusion_kernels.sizes import MOST, Expected, Sizes, expected_ranges, expected_tensors
+from wenet_fusion_kernels.spectrum import check_spectrum
 from wenet_fusion_kernels.state import Block, State, StreamState, is_own, newest
 
 MOST_BIAS = 1 << 30  # largest bias of the depthwise convolution, so that its sums fit into 32 bits
@@ -148,7 +149,8 @@ class FusedModel:
         sizes.check()
         self.sizes = sizes
         self.family = chosen_family(family)
-        arrays = _checked(sizes, tensors)
+        spectrum, *arrays = _checked(sizes, tensors)
+        check_spectrum(spectrum)
         scales = _checked_ranges(sizes, ranges)
         pointers = (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
         numbers = (ctypes.c_int32 * len(sizes))(*sizes)

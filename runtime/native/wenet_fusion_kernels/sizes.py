@@ -20,7 +20,7 @@ class Sizes(NamedTuple):
 
     window: int  # samples of a window of the front-end
     hop: int  # samples between windows
-    bins: int  # frequencies of the spectrum
+    bins: int  # frequencies of the spectrum: half the length of its Fourier transform
     mels: int  # mel bins
     channels: int  # of the subsampling convolutions
     dim: int  # D
@@ -51,6 +51,8 @@ class Sizes(NamedTuple):
             raise ValueError(
                 f"expected mels of 7 or more, window >= hop, dim a multiple of heads, and top <= vocabulary: {self}"
             )
+        if self.bins & (self.bins - 1) or not 2 <= self.window <= 2 * self.bins:
+            raise ValueError(f"expected bins that are a power of two, and window from 2 to 2 * bins: {self}")
         if max(self.subsampled, self.dim, self.feed_forward) > MOST_INPUTS:
             raise ValueError(f"at most {MOST_INPUTS} inputs of a layer are possible: {self}")
         if self.kernel > MOST_TAPS or self.layers > MOST_LAYERS:

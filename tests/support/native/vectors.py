@@ -10,7 +10,7 @@ import numpy as np
 from support.native.random_fused import Fused, random_fused
 
 # CRC-32 of the outputs and states, by seed
-CHECKSUMS = {100: 3791765812, 101: 1787925143, 102: 3747723963, 103: 4167863924, 104: 4131616830}
+CHECKSUMS = {100: 4160221950, 101: 3881849784, 102: 2519361670, 103: 591192830, 104: 819876306}
 STREAMS, CHUNKS, CACHED = 3, (4, 4, 8, 3, 1, 30, 30), 45  # up to 90 rows in a product: more than kernels take at once
 # Sizes that are not random: 103 has more inputs than the first-level cache holds; 104 has wide heads and many tokens.
 GIVEN = {103: {"feed_forward": 1300}, 104: {"heads": 2, "dim": 160, "vocabulary": 300, "top": 20}}
