@@ -94,7 +94,7 @@ class Session:
         if not self._scheduler.push(self._job, samples, sample_rate, self._limit_seconds):
             raise Backlog(
                 f"{self.waiting_seconds:.1f} s of audio are waiting and the limit is {self._limit_seconds:g} s; "
-                "push audio no faster than the updates arrive"
+                "push shorter pieces, no faster than the updates arrive"
             )
 
     def set_hot_words(self, hot_words: Sequence[HotWord]) -> None:

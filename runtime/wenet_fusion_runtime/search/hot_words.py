@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from wenet_fusion_runtime.console import SHOWN, visible
 from wenet_fusion_runtime.results.vocabulary import Vocabulary
 from wenet_fusion_runtime.search.spelling import Spelled, Spelling
 
@@ -62,7 +63,8 @@ def spell_hot_words(hot_words: Iterable[HotWord], spelling: Spelling) -> tuple[d
             if first.boost != hot_word.boost:
                 raise ValueError(f"has boost {hot_word.boost:g} here, {first.boost:g} before")
         except ValueError as error:
-            problems.append(f"{hot_word.source}: " * bool(hot_word.source) + f"hot word '{hot_word.phrase}': {error}")
+            source, phrase = f"{hot_word.source}: " * bool(hot_word.source), visible(hot_word.phrase, SHOWN)
+            problems.append(f"{source}hot word '{phrase}': {error}")
     return usable, problems
 
 

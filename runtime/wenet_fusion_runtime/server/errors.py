@@ -40,13 +40,13 @@ class ClientError(Exception):
 
     Args:
         reason: label in the metrics.
-        message: the problem and its remedy. Control characters are escaped, and so are surrogates, which UTF-8 cannot
-            encode; text beyond MAX_MESSAGE characters is cut off.
+        message: the problem and its remedy. Its lines are joined. Control characters are escaped, and so are
+            surrogates, which UTF-8 cannot encode; text beyond MAX_MESSAGE characters is cut off.
         close_code: close code of the WebSocket.
     """
 
     def __init__(self, reason: Reason, message: str, close_code: int = POLICY) -> None:
-        message = visible(message, MAX_MESSAGE)
+        message = visible(" ".join(message.splitlines()), MAX_MESSAGE)
         super().__init__(message)
         self.reason, self.message, self.close_code = reason, message, close_code
 

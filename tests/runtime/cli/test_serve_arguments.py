@@ -97,12 +97,15 @@ def test_every_argument_reaches_its_setting(served: Any, tmp_path: Path) -> None
 
 
 def test_a_token_is_read_from_a_file_or_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(TOKEN_VARIABLE, "from environment")
-    assert read_token(None) == "from environment"
-    (tmp_path / "token").write_text("from file\n")
-    assert read_token(tmp_path / "token") == "from file"
+    monkeypatch.setenv(TOKEN_VARIABLE, "from_environment")
+    assert read_token(None) == "from_environment"
+    (tmp_path / "token").write_text("from_file\n")
+    assert read_token(tmp_path / "token") == "from_file"
     (tmp_path / "token").write_text("\n")
     with pytest.raises(ValueError, match="token: is empty, expected a token"):
+        read_token(tmp_path / "token")
+    (tmp_path / "token").write_text("sec ret\n")
+    with pytest.raises(ValueError, match="token: holds a token with spaces or non-ASCII characters; remove them"):
         read_token(tmp_path / "token")
     monkeypatch.setenv(TOKEN_VARIABLE, "")
     assert read_token(None) is None

@@ -35,8 +35,8 @@ def choose_checkpoints(model_dir: Path, count: int, best: bool) -> list[Path]:
         )
     if len(paths) < count:
         raise ValueError(
-            f"{model_dir} holds {len(paths)} checkpoints, fewer than --num {count}: "
-            f"give --num {len(paths)} or train longer"
+            f"{model_dir} holds {len(paths)} checkpoint{'s' * (len(paths) > 1)}, fewer than --num {count}: give "
+            f"--num {len(paths)} (a recipe's --average_num), train longer, or validate more often"
         )
     if best:
         chosen = best_checkpoints(paths, count, by="loss")
