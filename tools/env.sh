@@ -13,11 +13,7 @@ _env_start=$SECONDS
 # Use this clone's sources where our two packages are not installed, or are installed from another clone.
 _env_use_sources() {
   export PYTHONPATH="$_env_root:$_env_root/runtime${PYTHONPATH:+:$PYTHONPATH}"
-  # shellcheck disable=SC2329  # called by whoever sources this file
-  wenet-fusion() { python -m wenet_fusion.cli "$@"; }
-  # shellcheck disable=SC2329
-  wenet-fusion-runtime() { python -m wenet_fusion_runtime.cli "$@"; }
-  export -f wenet-fusion wenet-fusion-runtime
+  export PATH="$_env_root/tools/bin:$PATH"
 }
 
 # Print the first interpreter for which the pinned PyTorch exists.
