@@ -174,9 +174,9 @@ def test_tokens(header: str | None, query: str | None, allowed: bool) -> None:
     assert Access("s3cret").allows_token(header, query) == allowed and Access().allows_token(header, query)
 
 
-@pytest.mark.parametrize("token", [" s3cret", "s3cret ", "s3cret\n", "s3 cret", "", " ", "gehe\u00edm"])
+@pytest.mark.parametrize("token", [" s3cret", "s3cret ", "s3cret\n", "s3 cret", "", " ", "s3\0cret", "gehe\u00edm"])
 def test_a_token_that_no_header_can_hold_is_refused(token: str) -> None:
-    with pytest.raises(ValueError, match="without spaces, even at its ends: remove the spaces, or choose"):
+    with pytest.raises(ValueError, match="without spaces, even at its ends, .*: remove them, or choose"):
         Access(token)
 
 

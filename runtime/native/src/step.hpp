@@ -79,14 +79,14 @@ inline void best_tokens(const Sizes& n, const float* logits, float* log_probs, i
     best.insert(largest_of(logits + first, n.vocabulary - first < SKIPPED ? n.vocabulary - first : SKIPPED), 0);
   const float most = log_probs[0];
   // At least `top` tokens have this logit or a larger one.
-  const float least = best.found == n.top ? log_probs[n.top - 1] : -3e38f;
+  const float least = best.found == n.top ? log_probs[n.top - 1] : -__builtin_inff();
 
   const int whole = n.vocabulary / WIDE * WIDE;
   Floats total = {};
   for (int token = 0; token < whole; token += WIDE)
     total = add(total, exponential(load<Wide>(logits + token) - all<Wide>(most)));
   if (whole < n.vocabulary) {
-    Wide last = all<Wide>(-3e38f);
+    Wide last = all<Wide>(-__builtin_inff());
     std::memcpy(&last, logits + whole, sizeof(float) * (n.vocabulary - whole));
     total = add(total, exponential(last - all<Wide>(most)));
   }

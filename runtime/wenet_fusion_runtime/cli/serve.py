@@ -111,7 +111,7 @@ def read_token(path: Path | None) -> str | None:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: there is no token in the file or the variable, or it has spaces or non-ASCII characters.
+        ValueError: there is no token in the file or the variable, or it has spaces, control or non-ASCII characters.
     """
     if path is None:
         text, source = os.environ.get(TOKEN_VARIABLE, ""), TOKEN_VARIABLE
@@ -122,8 +122,10 @@ def read_token(path: Path | None) -> str | None:
     token = text.strip()
     if not token:
         raise ValueError(f"{source}: is empty, expected a token")
-    if not token.isascii() or token.split() != [token]:
-        raise ValueError(f"{source}: holds a token with spaces or non-ASCII characters; remove them, or choose another")
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        raise ValueError(
+            f"{source}: holds a token with spaces, control or non-ASCII characters; remove them, or choose another"
+        )
     return token
 
 

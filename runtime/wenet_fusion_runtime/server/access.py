@@ -45,10 +45,11 @@ class Access:
         for host in self.hosts:
             if host != "*" and _hostname(host) != host.lower():
                 raise ValueError(f"'{host}' is not the name of a host, expected one such as speech.example.org")
-        if self.token is not None and (not self.token.isascii() or self.token.split() != [self.token]):
+        token = self.token
+        if token is not None and not (token.isascii() and token.isprintable() and token.split() == [token]):
             raise ValueError(
-                "the token must consist of ASCII characters without spaces, even at its ends: remove the spaces, or "
-                "choose another token"
+                "the token must consist of ASCII characters without spaces, even at its ends, and without control "
+                "characters: remove them, or choose another token"
             )
 
     def allows_token(self, authorization: str | None, query: str | None) -> bool:

@@ -30,7 +30,7 @@ def random_fused(kernels: Any, seed: int, **given: int) -> Fused:
         return int(rng.integers(low, high + 1))
 
     hop, heads = given.get("hop", whole(2, 20)), given.get("heads", whole(1, 3))
-    window = hop + whole(0, 2 * hop)
+    window = max(2, hop + whole(0, 2 * hop))
     vocabulary = given.get("vocabulary", whole(3, 50))
     chosen: dict[str, int] = {
         "window": window,
