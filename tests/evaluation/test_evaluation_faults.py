@@ -148,6 +148,18 @@ def test_utterances_that_cannot_be_used_are_listed_and_counted(tone_run, data_li
         evaluate_command(tone_run, with_bad, result_dir)
 
 
+def test_a_recording_that_went_missing_is_skipped(tone_run, data_list, tmp_path, capsys):
+    """A line with a duration, as make_raw_list.py writes it, is not opened while the list is read."""
+    lines = data_list.read_text().splitlines()[1:4]
+    lines.append(json.dumps({"key": "lost", "wav": str(tmp_path / "lost.wav"), "txt": "one", "duration": 1.0}))
+    with_lost = data_list.with_name("with_lost.list")
+    with_lost.write_text("\n".join(lines) + "\n")
+    assert evaluate_command(tone_run, with_lost, tmp_path / "results") == 1
+    printed = capsys.readouterr().err
+    assert "skipped lost: " in printed and "lost.wav" in printed
+    assert printed.endswith("skipped 1 in all, 3 utterances evaluated\n")
+
+
 def test_impossible_options_are_refused_before_any_work(tone_run, data_list, tmp_path, tiny_units, capsys):
     for more, message in (
         (("--chunkings", "5/2"), "not trained for it; choose one of 4/4, 8/2"),

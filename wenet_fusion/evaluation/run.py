@@ -112,11 +112,19 @@ def fingerprint(trained: TrainedModel, utterances: Sequence[Utterance], options:
     for name, weight in trained.model.state_dict().items():
         digest.update(name.encode())
         digest.update(weight.contiguous().numpy().tobytes())
-    changed = {path: os.stat(path).st_mtime_ns for path in {item.source.path for item in utterances}}
+    changed = {path: _changed(path) for path in {item.source.path for item in utterances}}
     for item in utterances:
         part = (item.start, item.end, item.channel)
         digest.update(repr((item.key, item.source, item.seconds, part, changed[item.source.path])).encode())
     return digest.hexdigest()
+
+
+def _changed(path: str) -> int | None:
+    """Return when a file was changed; None if it cannot be found: decoding then reports its utterances."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return None
 
 
 def _check(model: AcousticModel, trained: TrainedModel, options: EvaluationOptions) -> None:
