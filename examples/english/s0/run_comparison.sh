@@ -25,4 +25,6 @@ dry_run=false                   # only print the plan
 
 cd "$here"
 . ./path.sh
+[ "$dry_run" = true ] || [ -s "$data_dir/train/global_cmvn" ] ||
+  { echo "error: $data_dir has no data: run stages 0 to 3 first: bash run.sh --data FOLDER --stop_stage 3" >&2; exit 1; }
 run_comparison english
