@@ -4,7 +4,7 @@
 #
 # Run stages -1 to 2 of run.sh first. The comparison makes its own strings, all of which have words, because the
 # LayerNorm Conformer learns more slowly than the others if some training strings have none. Finished trainings are skipped:
-# after an interruption, run the same command again. The whole comparison trains about 35 models, 10 to 15 minutes each.
+# after an interruption, run the same command again. The whole comparison trains about 70 models, 10 to 15 minutes each.
 # If --records names a folder with records of earlier trainings, only missing models are trained.
 #
 # Examples:
