@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import re
 import socket as sockets
 import sys
@@ -14,6 +15,7 @@ from support.runtime.server_process import UPGRADE, ServerProcess, connected, en
 from wenet_fusion_runtime.server.access import Access
 from wenet_fusion_runtime.server.http import pages
 from wenet_fusion_runtime.server.http.pages import load_pages
+from wenet_fusion_runtime.server.http.request_handler import RequestHandler
 
 
 def test_healthz_info_and_unknown_paths(server: ServerProcess) -> None:
@@ -284,3 +286,15 @@ def test_token_and_origin_at_work(fake_archive: Path, tmp_path: Path) -> None:
         fake_archive, "--token_file", tmp_path / "token", "--allowed_origin", "https://good.example"
     ) as server:
         asyncio.run(run(server))
+
+
+@pytest.mark.parametrize(("error", "level"), [(ConnectionResetError("closing"), "DEBUG"), (OSError("disk"), "ERROR")])
+def test_a_client_that_left_is_no_error_of_the_server(
+    error: OSError, level: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """aiohttp answers `Expect: 100-continue` outside the routes, perhaps when the client has left."""
+    handler = RequestHandler.__new__(RequestHandler)
+    handler.logger = logging.getLogger("requests")
+    with caplog.at_level("DEBUG"):
+        handler.log_exception("%s: failed", "127.0.0.1", exc_info=error)
+    assert [record.levelname for record in caplog.records] == [level]

@@ -106,8 +106,11 @@ class RequestHandler(web.RequestHandler):
         return response
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
-        """Log an exception. Malformed requests, which aiohttp would log as errors, are logged at level DEBUG."""
-        if isinstance(kw.get("exc_info"), (http_exceptions.HttpProcessingError, web.RequestPayloadError)):
+        """Log an exception; at level DEBUG if the request is malformed or its client has left, e.g. before it got
+        "100 Continue". aiohttp would log these as errors.
+        """
+        quiet = (http_exceptions.HttpProcessingError, web.RequestPayloadError, ConnectionError)
+        if isinstance(kw.get("exc_info"), quiet):
             self.logger.debug(*args, **kw)
         else:
             self.logger.exception(*args, **kw)
