@@ -36,13 +36,14 @@ def test_a_step_is_the_model_that_the_layers_define(kernels: ModuleType, seed: i
         np.testing.assert_allclose(output.blank_log_probs[0], log_probs[:, 0], atol=close)
 
 
-@pytest.mark.parametrize(("seed", "frames"), [(0, 70), (1, 20), (2, 40), (3, 16)])
+@pytest.mark.parametrize(("seed", "frames"), [(0, 70), (2, 40), (5, 20), (7, 16)])
 def test_a_wide_step_is_the_model_too(kernels: ModuleType, seed: int, frames: int) -> None:
     """Wide heads and layers, many frames, keys and tokens use parts of the code that small models do not reach.
 
-    Of so many numbers, a few are rounded to another integer than in float64, so the tolerance is larger.
+    With these seeds, no number lies so close to the middle of two integers that float64 rounds it to the other one.
     """
-    sizes = {"dim": 160 + 2 * seed, "feed_forward": 1030 + seed, "vocabulary": 300, "top": 1 + seed}
+    odd = seed % 4  # widths that are no multiple of a vector
+    sizes = {"dim": 160 + 2 * odd, "feed_forward": 1030 + odd, "vocabulary": 300, "top": 1 + odd}
     random = random_fused(kernels, 600 + seed, heads=2, layers=1, mels=7, channels=2, **sizes)
     models = [load(kernels, random, family) for family in kernels.families()]
     reference, cached, size = Reference(kernels, random), 90 - seed, frames * models[0].sizes.frame_samples
@@ -52,10 +53,10 @@ def test_a_wide_step_is_the_model_too(kernels: ModuleType, seed: int, frames: in
         samples = audio[0, index * size : (index + 1) * size].astype(float)
         encoded, log_probs = reference.step(samples, cached)
         for output in of_families:
-            np.testing.assert_allclose(output.encoded[0], encoded, atol=1e-2 * np.abs(encoded).max())
+            np.testing.assert_allclose(output.encoded[0], encoded, atol=1e-4 * np.abs(encoded).max())
             own = np.take_along_axis(log_probs, output.top_ids[0], 1)
             np.testing.assert_allclose(
-                own[:, -1], np.sort(log_probs, 1)[:, -sizes["top"]], atol=1e-2 * np.ptp(log_probs)
+                own[:, -1], np.sort(log_probs, 1)[:, -sizes["top"]], atol=1e-4 * np.ptp(log_probs)
             )
 
 
@@ -146,6 +147,7 @@ def test_the_best_tokens_are_those_of_a_stable_sort(kernels: ModuleType, seed: i
         assert output.top_ids[0, 0].tolist() == np.argsort(-logits, kind="stable")[:top].tolist()
         norm = np.log(np.exp(logits.astype(float)).sum())
         np.testing.assert_allclose(output.top_log_probs[0, 0], np.sort(logits)[::-1][:top] - norm, atol=1e-5)
+        np.testing.assert_allclose(output.blank_log_probs[0, 0], logits[0] - norm, atol=1e-5)
 
 
 @pytest.mark.parametrize(

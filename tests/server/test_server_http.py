@@ -178,7 +178,7 @@ def test_tokens(header: str | None, query: str | None, allowed: bool) -> None:
 
 @pytest.mark.parametrize("token", [" s3cret", "s3cret ", "s3cret\n", "s3 cret", "", " ", "s3\0cret", "gehe\u00edm"])
 def test_a_token_that_no_header_can_hold_is_refused(token: str) -> None:
-    with pytest.raises(ValueError, match="without spaces, even at its ends, .*: remove them, or choose"):
+    with pytest.raises(ValueError, match="without spaces and control characters: remove them, or choose"):
         Access(token)
 
 

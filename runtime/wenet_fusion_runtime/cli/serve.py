@@ -11,7 +11,7 @@ from pathlib import Path
 from wenet_fusion_runtime.cli.command import Commands, add_command, extra_needed
 from wenet_fusion_runtime.cli.recognition_arguments import add_recognition_arguments, build_recognizer, create_stream
 from wenet_fusion_runtime.engine.engine import EngineOptions
-from wenet_fusion_runtime.server.access import Access
+from wenet_fusion_runtime.server.access import Access, check_token
 from wenet_fusion_runtime.server.bind import BindOptions, bind
 from wenet_fusion_runtime.server.guard.addresses import LOCAL, Proxies
 from wenet_fusion_runtime.server.guard.server_log import start_log
@@ -122,10 +122,10 @@ def read_token(path: Path | None) -> str | None:
     token = text.strip()
     if not token:
         raise ValueError(f"{source}: is empty, expected a token")
-    if not (token.isascii() and token.isprintable()) or " " in token:
-        raise ValueError(
-            f"{source}: holds a token with spaces, control or non-ASCII characters; remove them, or choose another"
-        )
+    try:
+        check_token(token)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
     return token
 
 

@@ -14,6 +14,21 @@ _APP_SCHEMES = ("tauri", "capacitor", "ionic", "chrome-extension", "moz-extensio
 _NO_ORIGIN = "null"  # origin of sandboxed pages, of files and of some apps
 
 
+def check_token(token: str) -> None:
+    """Check that a header of HTTP can hold a token.
+
+    Raises:
+        ValueError: the token is empty, or has spaces (even at its ends), control or non-ASCII characters.
+
+    >>> check_token("3f9c")
+    """
+    if not (token.isascii() and token.isprintable() and token.split() == [token]):
+        raise ValueError(
+            "the token must consist of ASCII characters without spaces and control characters: remove them, or choose "
+            "another token"
+        )
+
+
 @dataclass(frozen=True)
 class Access:
     """The token, origins and host names that a server accepts.
@@ -45,12 +60,8 @@ class Access:
         for host in self.hosts:
             if host != "*" and _hostname(host) != host.lower():
                 raise ValueError(f"'{host}' is not the name of a host, expected one such as speech.example.org")
-        token = self.token
-        if token is not None and not (token.isascii() and token.isprintable() and token.split() == [token]):
-            raise ValueError(
-                "the token must consist of ASCII characters without spaces, even at its ends, and without control "
-                "characters: remove them, or choose another token"
-            )
+        if self.token is not None:
+            check_token(self.token)
 
     def allows_token(self, authorization: str | None, query: str | None) -> bool:
         """Return whether a request contains the token, or no token is needed.
