@@ -36,7 +36,7 @@ def test_a_step_is_the_model_that_the_layers_define(kernels: ModuleType, seed: i
         np.testing.assert_allclose(output.blank_log_probs[0], log_probs[:, 0], atol=close)
 
 
-@pytest.mark.parametrize(("seed", "frames"), [(0, 70), (2, 40), (5, 20), (7, 16)])
+@pytest.mark.parametrize(("seed", "frames"), [(12, 70), (22, 40), (5, 20), (7, 16)])
 def test_a_wide_step_is_the_model_too(kernels: ModuleType, seed: int, frames: int) -> None:
     """Wide heads and layers, many frames, keys and tokens use parts of the code that small models do not reach.
 
