@@ -54,21 +54,22 @@ need_files() {
   for file in "$@"; do
     [ -s "$file" ] && continue
     rm -f "$(stage_stamp "$number")"
-    refuse_stage "$number" "$file is missing"
+    refuse_stage "$number" "$file is missing:"
   done
 }
 
 # need_stage N FILE...: like need_files, but also stops unless stage N was finished with the present settings.
 need_stage() {
   need_files "$@"
-  [ -f "$(stage_stamp "$1")" ] || refuse_stage "$1" "stage $1 (${stage_names[$1 + 1]}) was not finished"
-  stage_is_done "$1" || refuse_stage "$1" "stage $1 (${stage_names[$1 + 1]}) was last done with other settings" \
-    "$(printf '\n  then: %s\n  now:  %s' "$(cat "$(stage_stamp "$1")")" "$(stage_settings "$1")")"
+  [ -f "$(stage_stamp "$1")" ] || refuse_stage "$1" "stage $1 (${stage_names[$1 + 1]}) was not finished:"
+  stage_is_done "$1" ||
+    refuse_stage "$1" "stage $1 (${stage_names[$1 + 1]}) was last done with other settings: give the same options as then, or" \
+      "$(printf '\n  then: %s\n  now:  %s' "$(cat "$(stage_stamp "$1")")" "$(stage_settings "$1")")"
 }
 
 # refuse_stage N REASON [DETAILS]: stops with an error that names the command for stage N.
 refuse_stage() {
-  printf 'error: %s: run stage %d first: bash %s%s --stage %d --stop_stage %d%s\n' \
+  printf 'error: %s run stage %d first: bash %s%s --stage %d --stop_stage %d%s\n' \
     "$2" "$1" "$0" "$stage_options" "$1" "$1" "${3:-}" >&2
   exit 1
 }

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -138,6 +139,11 @@ def test_files_that_are_not_lists_are_refused(train, tmp_path, content, message)
     with pytest.raises((ValueError, OSError), match=message) as caught:
         train(train_list=data_list)
     assert str(data_list) in str(caught.value)
+
+
+def test_a_missing_list_of_lhotse_is_written_by_lhotse(train: Callable[..., int], tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="cuts.jsonl.gz: there is no such list; write it with lhotse"):
+        train(train_list=tmp_path / "cuts.jsonl.gz")
 
 
 @pytest.mark.parametrize("has", [True, False])

@@ -178,7 +178,7 @@ def test_recipe_makes_data_from_a_path_relative_to_the_caller(recipe: Path) -> N
 
     refused = run_recipe(recipe, "--seed", "1", "--stage", "2", "--stop_stage", "2")
     assert refused.returncode == 1
-    assert "stage 0 (digit strings) was last done with other settings: run stage 0 first: bash" in refused.stderr
+    assert "stage 0 (digit strings) was last done with other settings: give the same options as then" in refused.stderr
     assert "--seed 1 --stage 0 --stop_stage 0" in refused.stderr
     assert text.read_text() == first
 

@@ -29,7 +29,8 @@ ListType = Literal["raw", "shard", "lhotse"]
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".webm", ".wma", ".spx", ".amr", ".aiff")
 LONGEST_STATED_SECONDS = 86400.0  # longer durations are not trusted: the audio's header is read
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")  # surrogates, which stand for bytes that are not UTF-8
-_REMEDY = "write it with tools/data/make_raw_list.py or tools/data/make_shard_list.py"
+_MAKERS = "tools/data/make_raw_list.py or tools/data/make_shard_list.py"
+_LHOTSE_MAKER = "lhotse, such as `lhotse prepare CORPUS ...`"
 
 
 class Listed(NamedTuple):
@@ -95,7 +96,7 @@ def read_columns(data_list: str | Path, data_type: ListType | Literal["auto"]) -
     """
     path = Path(data_list)
     if not path.exists():
-        raise FileNotFoundError(f"{path}: there is no such list; {_REMEDY}")
+        raise FileNotFoundError(f"{path}: there is no such list; {_remedy(path)}")
     if path.is_dir():
         raise ValueError(f"{path}: is a folder; if it holds lhotse's Shar, set data.data_type=sequential")
     problems: list[str] = []
@@ -110,8 +111,13 @@ def read_columns(data_list: str | Path, data_type: ListType | Literal["auto"]) -
                 continue
             table.append(utterance, place)
     if not table and not problems:
-        raise ValueError(f"{path}: lists no utterances; {_REMEDY}")
+        raise ValueError(f"{path}: lists no utterances; {_remedy(path)}")
     return table, problems
+
+
+def _remedy(path: Path) -> str:
+    """Say what writes a list with this name."""
+    return f"write it with {_LHOTSE_MAKER if path.name.endswith('.jsonl.gz') else _MAKERS}"
 
 
 def _entries(
