@@ -21,7 +21,7 @@ from parts.benchmark_report import Goal, goals_table, this_run, write_report
 from parts.serving.served_models import ServedModel, load_trained_model, make_large_model, streamed_texts, to_float
 from parts.serving.serving_measures import Start, Throughput, memory_of, new_process, throughput
 from parts.serving.serving_memory import Memory
-from parts.serving.serving_sessions import RealTime, real_time
+from parts.serving.serving_sessions import RealTime, ServerSetup, real_time
 from parts.speed_setup import QUICK, SIZES, Sizes
 from tqdm import tqdm
 from wenet_fusion_runtime import EngineOptions
@@ -95,7 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="simultaneous sessions of the large encoder; the first number has a goal (default: 64 128)",
     )  # fmt: skip
     parser.add_argument("--trained_sessions", type=int, help="simultaneous sessions of MODEL (default: 200)")
-    parser.add_argument("--workers", type=int, default=2, help="number of threads that run a model (default: 2)")
+    parser.add_argument("--processes", type=int, default=1, help="processes of the server, on one port (default: 1)")
+    parser.add_argument("--workers", type=int, default=2, help="threads that run a model, per process (default: 2)")
     parser.add_argument("--max_batch", type=int, default=16, help="largest number of streams in a step (default: 16)")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, noise and client starts (default: 0)")
     parser.add_argument("--quick", action="store_true", help="use a toy encoder and little work, to test the program")
@@ -107,7 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     if min(*work.sessions, work.trained_sessions) < 1:
         raise ValueError("--sessions and --trained_sessions must be 1 or more")
-    options = EngineOptions(workers=args.workers, max_batch=args.max_batch)
+    if args.processes < 1:
+        raise ValueError("--processes must be 1 or more")
+    setup = ServerSetup(EngineOptions(workers=args.workers, max_batch=args.max_batch), args.processes)
     torch.set_num_threads(1)
     trained = load_trained_model(args.model, args.list, work.recordings)
     with tempfile.TemporaryDirectory() as folder:
@@ -116,14 +119,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for backend in dict.fromkeys(args.backend)
         ]
         found = Measured(
-            measure_throughput(work, large_models, options.max_batch),
-            measure_live(work, large_models, trained, options, args.seed),
+            measure_throughput(work, large_models, args.max_batch),
+            measure_live(work, large_models, trained, setup, args.seed),
             measure_starts(work, *large_models, trained),
             measure_memory(work, trained),
         )
     run = this_run(args.seed, os.getloadavg()[0])
     goals = all_goals(found)
-    text = "\n\n".join(["\n".join(run.lines()), describe(work, options, found), goals_table(goals)])
+    text = "\n\n".join(["\n".join(run.lines()), describe(work, setup, found), goals_table(goals)])
     print(text)
     write_report(args.output, "serving", text, {"run": run, "goals": goals, **record(found)})
     return 0
@@ -148,7 +151,7 @@ def measure_throughput(
 
 
 def measure_live(
-    work: Work, large_models: Sequence[ServedModel], trained: ServedModel, options: EngineOptions, seed: int
+    work: Work, large_models: Sequence[ServedModel], trained: ServedModel, setup: ServerSetup, seed: int
 ) -> list[LiveResult]:
     """Measure the server: for the large encoder, first one session, then many; for the trained model, many."""
     plans = []
@@ -159,7 +162,7 @@ def measure_live(
     plans.append((trained, work.trained_sessions))
     found = []
     for served, count in tqdm(plans, desc="real time", leave=False, disable=None):
-        result = real_time(served, count, work.seconds, options, seed)
+        result = real_time(served, count, work.seconds, setup, seed)
         what = f"{served.name}, {count} at once"
         wrong = sum(text != served.texts[index] for index, text in result.found.texts) + len(result.found.errors)
         goals = [Goal(f"{what}: sessions with a wrong text", 0, wrong, at_most=True)]
@@ -200,7 +203,7 @@ def quantiles(seconds: Sequence[float]) -> list[float]:
     return [round(milliseconds(seconds, quantile), 1) for quantile in QUANTILES]
 
 
-def describe(work: Work, options: EngineOptions, found: Measured) -> str:
+def describe(work: Work, setup: ServerSetup, found: Measured) -> str:
     labels = {chunking.size: chunking_label(chunking) for chunking in work.sizes.chunkings}
     rates = [
         [f"{name}, {labels[chunk]}", *(f"{value:.0f}" for value in rate), f"{rate.batched / rate.alone:.2f} x"]
@@ -228,7 +231,8 @@ def describe(work: Work, options: EngineOptions, found: Measured) -> str:
     return "\n\n".join([
         f"Large encoder: {encoder.layers} layers, {encoder.dim} wide, feed-forward {encoder.feed_forward}, random "
         "weights, "
-        f"int8 with constant scales. Engine: {options.workers} workers, at most {options.max_batch} streams in a step.",
+        f"int8 with constant scales. Server processes: {setup.processes}. Engine of each: {setup.options.workers} "
+        f"workers, at most {setup.options.max_batch} streams in a step.",
         "Seconds of audio decoded per second of one core, large encoder; medians, the columns take turns:",
         markdown_table(["model, chunking", "streams alone", "engine, unbatched", "engine", "engine / alone"], rates),
         f"Sessions of `wenet-fusion-runtime serve` in real time for {work.seconds:g} s, clients in another process; "

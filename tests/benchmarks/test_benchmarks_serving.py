@@ -34,7 +34,7 @@ from aiohttp import ClientSession, WSMsgType, web  # noqa: E402
 from aiohttp.test_utils import TestServer  # noqa: E402
 from parts.serving.serving_clients import ClientPlan, Clients  # noqa: E402
 from parts.serving.serving_memory import one_long_stream, sessions_in_sequence  # noqa: E402
-from parts.serving.serving_sessions import Server  # noqa: E402
+from parts.serving.serving_sessions import Server, ServerSetup  # noqa: E402
 
 RATE, CHUNK_SECONDS = 8000, 0.16
 
@@ -110,13 +110,13 @@ def test_clients_measure_from_the_end_of_a_chunk_and_of_the_audio() -> None:
 
 def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the server did not start: .*no such model file"):
-        Server(tmp_path / "none.zip", 1, EngineOptions())
+        Server(tmp_path / "none.zip", 1, ServerSetup(EngineOptions()))
 
 
 def test_the_serving_benchmark_reports_what_it_measured(
     files: dict[str, Path], tone_run: ToneRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = [str(files["float32"]), str(tone_run.dev_list), "--backend", "torch", "onnxruntime"]
+    arguments = [str(files["float32"]), str(tone_run.dev_list), "--backend", "torch", "onnxruntime", "--processes", "2"]
     assert serving.main(["--quick", *arguments, "--output", str(tmp_path)]) == 0
     record = json.loads((tmp_path / "serving.json").read_text(encoding="utf-8"))
     text = (tmp_path / "serving.md").read_text(encoding="utf-8")

@@ -7,6 +7,7 @@ whole range. Speech, music, silence and microphone noise have none of these prop
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -161,8 +162,9 @@ def _other_kind(window: bytes, channels: int) -> str | None:
 def _is_every_other(samples: np.ndarray) -> bool:
     """Return whether every other sample belongs to smooth audio and the rest are nearly zero."""
     even, odd = samples[::2], samples[1::2]
-    quiet, loud = sorted((even, odd), key=_rms)
-    return _rms(loud) > _AUDIBLE and _rms(quiet) * _LOPSIDED < _rms(loud) and _correlation(loud) > _SMOOTH
+    quiet, loud = sorted([(_rms(even), 0), (_rms(odd), 1)])
+    is_lopsided = loud[0] > _AUDIBLE and quiet[0] * _LOPSIDED < loud[0]
+    return is_lopsided and _correlation((even, odd)[loud[1]]) > _SMOOTH
 
 
 def _are_floats(values: np.ndarray) -> bool:
@@ -189,7 +191,8 @@ def _mono(data: bytes, tag: int, width: int) -> np.ndarray:
 
 
 def _rms(samples: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(samples.astype(np.float64) ** 2)))
+    samples = samples.astype(np.float64)
+    return math.sqrt(float(np.vdot(samples, samples)) / len(samples))
 
 
 def _correlation(samples: np.ndarray) -> float:

@@ -61,32 +61,35 @@ def result_record(result: Result, hypotheses_of: Vocabulary | None = None) -> di
         result: the segment.
         hypotheses_of: vocabulary for writing the hypotheses with their scores; None leaves them out.
     """
-    words = [
-        {"text": word.text, **_span(word.start_seconds, word.end_seconds), "confidence": round(word.confidence, 4)}
-        for word in result.words
-    ]
-    tokens = [
-        {
-            "text": token.text,
-            "id": token.id,
-            **_span(token.start_seconds, token.end_seconds),
-            "confidence": round(token.confidence, 4),
-        }
-        for token in result.tokens
-    ]
-    endpoint = None if result.endpoint is None else result.endpoint.value
-    span = _span(result.start_seconds, result.end_seconds)
     record = {
-        "segment": result.segment,
-        **span,
-        "endpoint": endpoint,
+        **segment_record(result),
         "text": result.text,
-        "words": words,
-        "tokens": tokens,
+        "words": [word_record(word) for word in result.words],
+        "tokens": [_token_record(token) for token in result.tokens],
     }
     if hypotheses_of is not None:
         record["hypotheses"] = [_scores(hypothesis, hypotheses_of) for hypothesis in result.hypotheses]
     return record
+
+
+def segment_record(result: Result) -> dict[str, Any]:
+    """Return the number of a segment, its times in seconds and its endpoint as a JSON object."""
+    return {
+        "segment": result.segment,
+        "start": round(result.start_seconds, 3),
+        "end": round(result.end_seconds, 3),
+        "endpoint": None if result.endpoint is None else result.endpoint.value,
+    }
+
+
+def word_record(word: Word) -> dict[str, Any]:
+    """Return a word as a JSON object, with times in seconds."""
+    return {
+        "text": word.text,
+        "start": round(word.start_seconds, 3),
+        "end": round(word.end_seconds, 3),
+        "confidence": round(word.confidence, 4),
+    }
 
 
 def partial_record(result: Result) -> dict[str, Any]:
@@ -193,8 +196,14 @@ def _scores(hypothesis: Hypothesis, vocabulary: Vocabulary) -> dict[str, Any]:
     return {"text": vocabulary.text(hypothesis.ids), **{name: round(getattr(hypothesis, name), 4) for name in names}}
 
 
-def _span(start_seconds: float, end_seconds: float) -> dict[str, float]:
-    return {"start": round(start_seconds, 3), "end": round(end_seconds, 3)}
+def _token_record(token: Token) -> dict[str, Any]:
+    return {
+        "text": token.text,
+        "id": token.id,
+        "start": round(token.start_seconds, 3),
+        "end": round(token.end_seconds, 3),
+        "confidence": round(token.confidence, 4),
+    }
 
 
 def _clock(seconds: float, point: str) -> str:

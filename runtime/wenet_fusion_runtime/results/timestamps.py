@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 
 class EmissionDelay(NamedTuple):
     """The delay between speech and CTC emission: medians that export measures on audio with known word times.
@@ -38,12 +36,10 @@ def correct_emission_delay(emitted: Sequence[Span], delay: EmissionDelay, earlie
     >>> correct_emission_delay([Span(1.0, 1.5)], EmissionDelay(start_shift_seconds=-0.25), earliest=0.0, latest=9.0)
     [Span(start_seconds=0.75, end_seconds=1.5)]
     """
-    if not emitted:
-        return []
-    starts, ends = np.array(emitted, dtype=np.float64).T + np.array(delay)[:, None]
-    starts = np.minimum(starts, ends)
-    middles = (starts[1:] + ends[:-1]) / 2
+    ends = [span.end_seconds + delay.end_shift_seconds for span in emitted]
+    starts = [min(span.start_seconds + delay.start_shift_seconds, end) for span, end in zip(emitted, ends)]
     # Starts and ends both ascend, so a middle lies between the middles before and after it.
-    overlaps = starts[1:] < ends[:-1]
-    starts[1:][overlaps] = ends[:-1][overlaps] = middles[overlaps]
-    return [Span(*pair) for pair in np.clip([starts, ends], earliest, latest).T.tolist()]
+    for after in range(1, len(starts)):
+        if starts[after] < ends[after - 1]:
+            starts[after] = ends[after - 1] = (starts[after] + ends[after - 1]) / 2
+    return [Span(min(max(s, earliest), latest), min(max(e, earliest), latest)) for s, e in zip(starts, ends)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from wenet_fusion_runtime.results.result import Result, Token, Word
@@ -13,12 +14,7 @@ class Words(NamedTuple):
     """The words of a token sequence."""
 
     words: tuple[Word, ...]
-    is_open: bool  # another token may continue the last word
-
-    @property
-    def closed(self) -> int:
-        """Number of words that no further token can change."""
-        return len(self.words) - self.is_open
+    closed: tuple[int, ...]  # for each token, the number of words that no later token can change
 
 
 class _Builder:
@@ -38,7 +34,7 @@ class _Builder:
         return Word(self._text, self._tokens[0].start_seconds, self._tokens[-1].end_seconds, confidence, self._spaced)
 
 
-def group_words(tokens: Iterable[Token], vocabulary: Vocabulary) -> Words:
+def group_words(tokens: Sequence[Token], vocabulary: Vocabulary) -> Words:
     """Return the words of consecutive tokens.
 
     If tokens are joined as words, each token is a word. If they are pieces, a word begins at U+2581, and each Chinese
@@ -52,26 +48,52 @@ def group_words(tokens: Iterable[Token], vocabulary: Vocabulary) -> Words:
     >>> group_words(tokens, vocabulary).words[0].text
     'hello'
     """
+    if vocabulary.join == "words" or not vocabulary.marked:
+        return _token_words(tokens, vocabulary)
     built: list[_Builder] = []
+    closed: list[int] = []
     is_open, spaced = False, False
-    tokens_are_words = vocabulary.join == "words" or not vocabulary.marked
     for token in tokens:
-        if token.id in vocabulary.textless:
-            continue
-        if tokens_are_words:
-            built.append(_Builder(vocabulary.join == "words"))
-            built[-1].add(token.text, token)
-            continue
-        for text in [token.text] if token.id == UNKNOWN else token.text:
+        for text, alone in () if token.id in vocabulary.textless else _parts(token):
             if text == WORD_START:
                 is_open, spaced = False, True
                 continue
-            alone = is_unspaced(text)
             if alone or not is_open:
                 built.append(_Builder(spaced))
             built[-1].add(text, token)
             is_open, spaced = not alone, False
-    return Words(tuple(builder.word() for builder in built), is_open)
+        closed.append(len(built) - is_open)
+    return Words(tuple(builder.word() for builder in built), tuple(closed))
+
+
+def _token_words(tokens: Sequence[Token], vocabulary: Vocabulary) -> Words:
+    """Return the words of tokens that are words."""
+    spaced = vocabulary.join == "words"
+    words: list[Word] = []
+    closed: list[int] = []
+    for token in tokens:
+        if token.id not in vocabulary.textless:
+            words.append(Word(token.text, token.start_seconds, token.end_seconds, token.confidence, spaced))
+        closed.append(len(words))
+    return Words(tuple(words), tuple(closed))
+
+
+def _parts(token: Token) -> Sequence[tuple[str, bool]]:
+    """Return the parts of a token's text, and for each whether it is a word by itself."""
+    return ((token.text, is_unspaced(token.text)),) if token.id == UNKNOWN else _parts_of_text(token.text)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _parts_of_text(text: str) -> tuple[tuple[str, bool], ...]:
+    """Split a piece before and after each U+2581 and each character that is a word by itself."""
+    parts: list[tuple[str, bool]] = []
+    for character in text:
+        alone, last = is_unspaced(character), parts[-1] if parts else (WORD_START, False)
+        if alone or character == WORD_START or last[0] == WORD_START or last[1]:
+            parts.append((character, alone))
+        else:
+            parts[-1] = (last[0] + character, False)
+    return tuple(parts)
 
 
 def spaced_text(result: Result, vocabulary: Vocabulary) -> str:

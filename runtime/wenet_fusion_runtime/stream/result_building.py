@@ -34,17 +34,17 @@ def make_result(
     vocabulary, best = meta.vocabulary, hypotheses[0]
     start, end = frames[0] * meta.frame_seconds, frames[1] * meta.frame_seconds
     tokens = make_tokens(best, meta, earliest, end)
-    words = group_words(tokens, vocabulary).words
-    final = len(words) if endpoint is not None else group_words(tokens[:stable_length], vocabulary).closed
+    words, closed = group_words(tokens, vocabulary)
+    final = len(words) if endpoint is not None else closed[stable_length - 1] if stable_length else 0
     return Result(vocabulary.text(best.ids), tokens, words, final, segment, start, end, tuple(hypotheses), endpoint)
 
 
 def make_tokens(hypothesis: Hypothesis, meta: Meta, earliest: float, latest: float) -> tuple[Token, ...]:
     """Return the tokens of a hypothesis with timestamps between `earliest` and `latest`, in seconds."""
-    seconds = meta.frame_seconds
+    seconds, texts = meta.frame_seconds, meta.vocabulary.tokens
     emitted = [Span(frame * seconds, (frame + 1) * seconds) for frame in hypothesis.frames]
     spans = correct_emission_delay(emitted, meta.emission_delay, earliest, latest)
     return tuple(
-        Token(token, meta.vocabulary.tokens[token], *span, confidence)
-        for token, span, confidence in zip(hypothesis.ids, spans, hypothesis.confidences)
+        Token(token, texts[token], start, end, confidence)
+        for token, (start, end), confidence in zip(hypothesis.ids, spans, hypothesis.confidences)
     )

@@ -20,7 +20,7 @@ from wenet_fusion_runtime.stream.offline import transcribe_offline
 from wenet_fusion_runtime.stream.segment_decoder import SegmentDecoder
 
 BPE = Vocabulary([*RESERVED, "\u2581HEL", "LO", "\u2581", "\u2581YOU", "A\u2581B", "R"], "pieces")
-MIXED = Vocabulary([*RESERVED, "\u4f60", "\u597d", "\u2581O", "K", "\u3042\u2581X"], "pieces")
+MIXED = Vocabulary([*RESERVED, "\u4f60", "\u597d", "\u2581O", "K", "\u3042\u2581X", "\u3042Y\u597d"], "pieces")
 CHARACTERS = Vocabulary([*RESERVED, "\u4f60", "\u597d", "o", "k"], "pieces")  # no token has the mark of a word's start
 WORDS = Vocabulary([*RESERVED, "one", "two"], "words")
 ALL_UNITS = [BPE, MIXED, CHARACTERS, WORDS]
@@ -42,34 +42,34 @@ def test_words_of_every_kind_of_vocabulary() -> None:
     assert texts([4, 7, 8], BPE) == ["LOA", "BR"], "a piece may end one word and begin another"
     assert texts([3, 1, 6, 1], BPE) == ["HEL<unk>", "YOU<unk>"]
     assert texts([3, 4, 5, 6, 3, 7, 6], MIXED) == ["\u4f60", "\u597d", "OK", "\u4f60", "\u3042", "XK"]
+    assert texts([6, 8, 6], MIXED) == ["K", "\u3042", "Y", "\u597d", "K"]
     assert texts([3, 4, 5, 6], CHARACTERS) == ["\u4f60", "\u597d", "o", "k"], "no marks: every token is a word"
     assert texts([5, 0, 2], BPE) == texts([], BPE) == []
 
 
 def test_times_and_confidence_come_from_the_tokens_with_characters() -> None:
     found = group_words(tokens_of([5, 8, 4, 5, 6], BPE), BPE)
-    assert [word.text for word in found.words] == ["RLO", "YOU"] and found.is_open and found.closed == 1
+    assert [word.text for word in found.words] == ["RLO", "YOU"] and found.closed == (0, 0, 0, 1, 1)
     first, last = found.words
     assert (first.start_seconds, first.end_seconds) == (0.1, pytest.approx(0.24))
     assert (first.confidence, last.confidence) == (pytest.approx(0.7), pytest.approx(0.5))
-    assert (
-        group_words(tokens_of([3], MIXED), MIXED).closed == 1 and group_words(tokens_of([5], MIXED), MIXED).closed == 0
-    )
-    assert (
-        group_words(tokens_of([5, 6], BPE), BPE).closed == 0 and group_words(tokens_of([5, 6, 5], BPE), BPE).closed == 1
-    )
+    assert group_words(tokens_of([3], MIXED), MIXED).closed == (1,)
+    assert group_words(tokens_of([5], MIXED), MIXED).closed == (0,)
+    assert group_words(tokens_of([5, 6, 5], BPE), BPE).closed == (0, 0, 1)
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.sampled_from(ALL_UNITS), st.lists(st.integers(0, 4) | st.integers(3, 8), max_size=12), st.integers(0, 12))
 def test_words_joined_are_the_text_and_closed_words_stay(units: Vocabulary, ids: list[int], cut: int) -> None:
     ids = [unit for unit in ids if unit < len(units)]
-    words = group_words(tokens_of(ids, units), units).words
+    words, closed = group_words(tokens_of(ids, units), units)
     assert joined_words(words) == " ".join(units.text(ids).split())
     before = group_words(tokens_of(ids[:cut], units), units)
-    assert words[: before.closed] == before.words[: before.closed]
-    if before.is_open and len(ids) > cut:
-        assert words[before.closed].text.startswith(before.words[-1].text)
+    assert closed[:cut] == before.closed
+    fixed = before.closed[-1] if before.closed else 0
+    assert words[:fixed] == before.words[:fixed] and len(before.words) - fixed in (0, 1)
+    if fixed < len(before.words):
+        assert words[fixed].text.startswith(before.words[-1].text)
 
 
 # ---- committed words

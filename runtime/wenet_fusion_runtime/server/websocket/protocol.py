@@ -15,7 +15,7 @@ import numpy as np
 
 from wenet_fusion_runtime.audio.pcm_check import PcmCheck
 from wenet_fusion_runtime.model.metadata import Meta
-from wenet_fusion_runtime.results.formats import result_record
+from wenet_fusion_runtime.results.formats import segment_record, word_record
 from wenet_fusion_runtime.results.result import Hypothesis, Result, Token
 from wenet_fusion_runtime.search.hot_words import HotWord
 from wenet_fusion_runtime.server.errors import NORMAL, ClientError, Reason
@@ -30,6 +30,7 @@ from wenet_fusion_runtime.server.session_options import (
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
 from wenet_fusion_runtime.stream.result_building import make_tokens
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _DTYPES: dict[str, np.dtype[Any]] = {INT16: np.dtype("<i2"), FLOAT32: np.dtype("<f4")}  # of samples in a message
 
 
@@ -237,9 +238,8 @@ def _hot_word_records(words: Sequence[HotWord]) -> list[dict[str, Any]]:
 def _result_message(kind: str, nbest: list[dict[str, Any]], result: Result, options: SessionOptions) -> str:
     message: dict[str, Any] = {"status": "ok", "type": kind, "nbest": _dump(nbest)}  # JSON in a string, as in WeNet
     if options.timestamps:
-        record = result_record(result)
-        message |= {name: record[name] for name in ("segment", "start", "end", "endpoint")}
-        message["words"] = [shown | {"spaced": word.spaced} for shown, word in zip(record["words"], result.words)]
+        message |= segment_record(result)
+        message["words"] = [{**word_record(word), "spaced": word.spaced} for word in result.words]
         message["committed"] = result.committed
     return _dump(message)
 
@@ -255,4 +255,4 @@ def _tokens(hypothesis: Hypothesis, result: Result, meta: Meta) -> tuple[Token, 
 
 
 def _dump(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
