@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from wenet_fusion_runtime.cli.command import Commands, add_command
 from wenet_fusion_runtime.files import file_sha256
@@ -65,14 +66,28 @@ def _info(options: argparse.Namespace) -> int:
         ("written with", meta.versions),
     ):
         for index, (key, value) in enumerate(fields.items()):
-            if isinstance(value, dict):
-                pairs = [f"{name} {number}" for name, number in value.items()]
-                value = ", ".join(pairs) if len(pairs) <= MAX_ENTRIES else f"{len(pairs)} entries"
-            lines.append((title if index == 0 else "", f"{key}: {value}"))
+            lines.append((title if index == 0 else "", f"{key}: {_shown(value)}"))
     lines += [("limits" if index == 0 else "", limit) for index, limit in enumerate(meta.limits)]
     for title, value in lines:
         print(f"{title:<19} {value}")
     return 0
+
+
+def _shown(value: Any) -> str:
+    """Return a value of the metadata as text, numbers with four digits."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    if not isinstance(value, dict):
+        return str(value)
+    if len(value) > MAX_ENTRIES:
+        return f"{len(value)} entries"
+    parts = [
+        f"{name} ({_shown(each)})" if isinstance(each, dict) else f"{name} {_shown(each)}"
+        for name, each in value.items()
+    ]
+    return ", ".join(parts)
 
 
 def _timestamps(meta: Meta) -> str:
