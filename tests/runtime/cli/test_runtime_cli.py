@@ -140,7 +140,7 @@ def test_info_describes_the_model(folder: Path, kind: str, engine: str, capsys: 
         "encoder frame       40 ms\n",
         "float32",
         "left-to-right, right-to-left",
-        "longest_wait_ms 320,",
+        "longest_wait_ms 320\n",
         "verification",
     ):
         assert part in out
