@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.runtime.fake_model import SAMPLE_RATE, make_model, speak
 from wenet_fusion_runtime import DecodingOptions, HotWord, Recognizer
+from wenet_fusion_runtime.results.result import Result, Word
 from wenet_fusion_runtime.server.errors import ClientError, Reason
 from wenet_fusion_runtime.server.session_options import SAMPLE_FORMATS, SessionOptions
 from wenet_fusion_runtime.server.websocket import protocol
@@ -20,6 +21,7 @@ from wenet_fusion_runtime.server.websocket.protocol import (
     parse_signal,
     sample_bytes,
 )
+from wenet_fusion_runtime.server.websocket.result_messages import ResultMessages
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
 
 RULES = EndpointRules(rule1_seconds=5.0, rule2_seconds=1.2)
@@ -215,11 +217,11 @@ def recognizer() -> Recognizer:
 def test_results_are_written_byte_by_byte_as_wenets_server_writes_them(recognizer: Recognizer) -> None:
     stream = recognizer.create_stream()
     assert stream.accept_waveform(speak("ab"), SAMPLE_RATE) == []
-    assert protocol.partial_result(stream.result, SessionOptions(), recognizer.model.meta) == (
+    assert ResultMessages(SessionOptions(), recognizer.model.meta).partial(stream.result) == (
         r'{"status":"ok","type":"partial_result","nbest":"[{\"sentence\":\"a b\"}]"}'
     )
     (final,) = stream.finish()
-    assert protocol.final_result(final, SessionOptions(), recognizer.model.meta) == (
+    assert ResultMessages(SessionOptions(), recognizer.model.meta).final(final) == (
         r'{"status":"ok","type":"final_result","nbest":"[{\"sentence\":\"a b\",\"word_pieces\":['
         r'{\"word\":\"a\",\"start\":80,\"end\":120},{\"word\":\"b\",\"start\":280,\"end\":320}]}]"}'
     )
@@ -231,11 +233,11 @@ def test_results_are_written_byte_by_byte_as_wenets_server_writes_them(recognize
 def test_nbest_has_times_for_every_hypothesis(recognizer: Recognizer) -> None:
     stream = Recognizer(make_model(), DecodingOptions(token_threshold=math.inf)).create_stream()
     assert stream.accept_waveform(speak("abca"), SAMPLE_RATE) == []
-    message = json.loads(protocol.partial_result(stream.result, SessionOptions(nbest=3), recognizer.model.meta))
+    message = json.loads(ResultMessages(SessionOptions(nbest=3), recognizer.model.meta).partial(stream.result))
     nbest = json.loads(message["nbest"])
     assert [list(path) for path in nbest] == [["sentence"]] * 3 and nbest[0]["sentence"] == stream.result.text
     (final,) = stream.finish()
-    message = json.loads(protocol.final_result(final, SessionOptions(nbest=3), recognizer.model.meta))
+    message = json.loads(ResultMessages(SessionOptions(nbest=3), recognizer.model.meta).final(final))
     nbest = json.loads(message["nbest"])
     assert len(nbest) == 3 and nbest[0]["sentence"] == final.text and len({path["sentence"] for path in nbest}) == 3
     for path in nbest:
@@ -248,7 +250,7 @@ def test_timestamps_are_extra_keys(recognizer: Recognizer) -> None:
     stream = recognizer.create_stream()
     stream.accept_waveform(speak("ab"), SAMPLE_RATE)
     plain, timed = (
-        json.loads(protocol.partial_result(stream.result, SessionOptions(timestamps=on), recognizer.model.meta))
+        json.loads(ResultMessages(SessionOptions(timestamps=on), recognizer.model.meta).partial(stream.result))
         for on in (False, True)
     )
     assert list(timed) == [*plain, "segment", "start", "end", "endpoint", "words", "committed"]
@@ -256,5 +258,17 @@ def test_timestamps_are_extra_keys(recognizer: Recognizer) -> None:
     assert [word["text"] for word in timed["words"]] == ["a", "b"]
     assert timed["words"][0].keys() == {"text", "start", "end", "confidence", "spaced"}
     (final,) = stream.finish()
-    message = json.loads(protocol.final_result(final, SessionOptions(timestamps=True), recognizer.model.meta))
+    message = json.loads(ResultMessages(SessionOptions(timestamps=True), recognizer.model.meta).final(final))
     assert (message["committed"], message["endpoint"]) == (2, "end_of_audio")
+
+
+def test_words_that_change_are_written_again(recognizer: Recognizer) -> None:
+    word = Word("one", 0.5, 0.8, confidence=0.9)
+    result = Result("one", (), (), 0, 0, 0.0, 1.0, (), endpoint=None)
+    messages = ResultMessages(SessionOptions(timestamps=True), recognizer.model.meta)
+    for words in ((word,), (word, word._replace(confidence=0.5)), (), (word._replace(start_seconds=0.6), word)):
+        shown = json.loads(messages.partial(replace(result, words=words)))["words"]
+        assert shown == [
+            {"text": "one", "start": each.start_seconds, "end": 0.8, "confidence": each.confidence, "spaced": True}
+            for each in words
+        ]

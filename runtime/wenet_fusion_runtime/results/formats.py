@@ -15,6 +15,8 @@ FORMATS = (TEXT, JSON, CTM, SRT, VTT)
 SUBTITLES = (SRT, VTT)  # need a file per recording; the other formats name the recording, so one file can hold several
 SUFFIXES = (".txt", ".jsonl", ".ctm", ".srt", ".vtt")  # file suffixes, in the order of FORMATS
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
 
 class Writer(Protocol):
     """Turn the closed segments of one recording into text, piece by piece."""
@@ -100,6 +102,11 @@ def partial_record(result: Result) -> dict[str, Any]:
 def json_line(record: dict[str, Any]) -> str:
     """Return a JSON object as one line."""
     return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def compact_json(value: Any) -> str:
+    """Return a value as JSON without spaces and line breaks between its parts."""
+    return _ENCODER.encode(value)
 
 
 def ctm_lines(name: str, items: Iterable[Word | Token]) -> str:

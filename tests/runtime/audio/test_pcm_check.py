@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 from support.runtime.audio_zoo import speech
-from wenet_fusion_runtime.audio.pcm_check import WINDOW_BYTES, WINDOWS, PcmCheck
+from wenet_fusion_runtime.audio.pcm_check import SPARSE, WINDOW_BYTES, WINDOWS, PcmCheck
 
 VOICE = speech(16000, seconds=4.0)[:, 0]
 
@@ -86,6 +86,8 @@ def test_only_the_beginning_is_judged() -> None:
     audio = bytes(WINDOW_BYTES * WINDOWS)
     assert verdict(audio + int16(VOICE, ">i2")) is None
     assert verdict(audio[WINDOW_BYTES * 8 :] + int16(VOICE, ">i2")) is not None
+    for silent in range(WINDOWS - 2 * SPARSE):  # wherever the voice begins, it is found
+        assert verdict(bytes(WINDOW_BYTES * silent) + int16(VOICE, ">i2")) is not None, silent
 
 
 def test_recorded_speech_is_left_alone(recorded_data: Path) -> None:

@@ -21,7 +21,7 @@ from wenet_fusion_runtime.results.formatters import SafeFormatter
 from wenet_fusion_runtime.search.modes import GREEDY
 from wenet_fusion_runtime.server.http.upload_answer import joined_text
 from wenet_fusion_runtime.server.session_options import SessionOptions
-from wenet_fusion_runtime.server.websocket import protocol
+from wenet_fusion_runtime.server.websocket.result_messages import ResultMessages
 
 MODEL = make_model()
 SHORT = EndpointRules(None, 0.2)
@@ -42,7 +42,7 @@ def test_closed_segments_are_formatted_and_words_are_not() -> None:
     assert [result.text for result in results] == ["A B.", "C D."] and stream.text == "A B. C D."
     assert [[word.text for word in result.words] for result in results] == [["a", "b"], ["c", "d"]]
     assert joined_text(results, MODEL.meta.vocabulary) == "A B. C D."
-    message = json.loads(protocol.final_result(results[0], SessionOptions(timestamps=True), MODEL.meta))
+    message = json.loads(ResultMessages(SessionOptions(timestamps=True), MODEL.meta).final(results[0]))
     assert json.loads(message["nbest"])[0]["sentence"] == "A B."
     assert [word["text"] for word in message["words"]] == ["a", "b"]
 

@@ -13,6 +13,7 @@ from wenet_fusion_runtime.server.session_options import HotWordUpdate, SessionOp
 from wenet_fusion_runtime.server.websocket import protocol
 from wenet_fusion_runtime.server.websocket.live_connection import LiveConnection
 from wenet_fusion_runtime.server.websocket.protocol import EndSignal, SampleReader, WrongUpdate
+from wenet_fusion_runtime.server.websocket.result_messages import ResultMessages
 from wenet_fusion_runtime.server.websocket.socket import WebSocket
 
 
@@ -108,15 +109,16 @@ class Connection(LiveConnection):
 
     async def _write(self, session: LiveSession) -> None:
         """Send all results, then return."""
+        messages = ResultMessages(self._options, self._service.meta)
         await self._send(protocol.server_ready())
         async for update in session.updates():
             for result in update.finals:
-                await self._send(protocol.final_result(result, self._options, self._service.meta))
+                await self._send(messages.final(result))
                 if not self._options.continuous_decoding and self._error is None:
                     await self._send(protocol.speech_end())
                     return
             if update.partial is not None and update.partial.text:
-                await self._send(protocol.partial_result(update.partial, self._options, self._service.meta))
+                await self._send(messages.partial(update.partial))
             if update.error is not None:
                 raise self._service.session_error(update.error, self._label)
         if self._error is not None:

@@ -14,9 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wenet_fusion_runtime.audio.pcm_check import PcmCheck
-from wenet_fusion_runtime.model.metadata import Meta
-from wenet_fusion_runtime.results.formats import segment_record, word_record
-from wenet_fusion_runtime.results.result import Hypothesis, Result, Token
+from wenet_fusion_runtime.results.formats import compact_json
 from wenet_fusion_runtime.search.hot_words import HotWord
 from wenet_fusion_runtime.server.errors import NORMAL, ClientError, Reason
 from wenet_fusion_runtime.server.session_options import (
@@ -28,9 +26,7 @@ from wenet_fusion_runtime.server.session_options import (
     parse_update,
 )
 from wenet_fusion_runtime.stream.endpoints import EndpointRules
-from wenet_fusion_runtime.stream.result_building import make_tokens
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _DTYPES: dict[str, np.dtype[Any]] = {INT16: np.dtype("<i2"), FLOAT32: np.dtype("<f4")}  # of samples in a message
 
 
@@ -131,48 +127,27 @@ def sample_bytes(samples: np.ndarray, sample_format: str) -> bytes:
 
 def server_ready() -> str:
     """Return the reply to a start signal."""
-    return _dump({"status": "ok", "type": "server_ready"})
-
-
-def partial_result(result: Result, options: SessionOptions, meta: Meta) -> str:
-    """Return the message with the open segment so far; `meta` describes the model."""
-    nbest = [{"sentence": meta.vocabulary.text(hypothesis.ids)} for hypothesis in result.hypotheses[: options.nbest]]
-    return _result_message("partial_result", nbest, result, options)
-
-
-def final_result(result: Result, options: SessionOptions, meta: Meta) -> str:
-    """Return the message with a closed segment; `meta` describes the model."""
-    nbest = [
-        {
-            "sentence": meta.vocabulary.text(hypothesis.ids) if rank else result.text,  # the best one is formatted
-            "word_pieces": [
-                {"word": token.text, "start": round(1000 * token.start_seconds), "end": round(1000 * token.end_seconds)}
-                for token in _tokens(hypothesis, result, meta)
-            ],
-        }
-        for rank, hypothesis in enumerate(result.hypotheses[: options.nbest])
-    ]
-    return _result_message("final_result", nbest, result, options)
+    return compact_json({"status": "ok", "type": "server_ready"})
 
 
 def updated(context: Sequence[str] | None) -> str:
     """Return the reply to an accepted update signal, with the terms of its context if it has one."""
-    return _dump({"status": "ok", "type": "updated"} | ({} if context is None else {"context": list(context)}))
+    return compact_json({"status": "ok", "type": "updated"} | ({} if context is None else {"context": list(context)}))
 
 
 def update_refused(message: str) -> str:
     """Return the reply to an update signal that was refused; the session goes on."""
-    return _dump({"status": "ok", "type": "update_refused", "message": message})
+    return compact_json({"status": "ok", "type": "update_refused", "message": message})
 
 
 def speech_end() -> str:
     """Return the last message of a session."""
-    return _dump({"status": "ok", "type": "speech_end"})
+    return compact_json({"status": "ok", "type": "speech_end"})
 
 
 def failed(message: str) -> str:
     """Return the protocol's message that reports an error with this text."""
-    return _dump({"status": "failed", "message": message})
+    return compact_json({"status": "failed", "message": message})
 
 
 # ---- messages of a client
@@ -210,7 +185,7 @@ def start_signal(options: SessionOptions, endpoint: Mapping[str, float | None] |
         record["endpoint"] = dict(endpoint)
     elif options.endpoint is not None:
         record["endpoint"] = asdict(options.endpoint)
-    return _dump(record)
+    return compact_json(record)
 
 
 def update_signal(update: HotWordUpdate) -> str:
@@ -220,12 +195,12 @@ def update_signal(update: HotWordUpdate) -> str:
         record["hot_words"] = _hot_word_records(update.hot_words)
     if update.context is not None:
         record["context"] = update.context
-    return _dump(record)
+    return compact_json(record)
 
 
 def end_signal() -> str:
     """Return the end signal."""
-    return _dump({"signal": "end"})
+    return compact_json({"signal": "end"})
 
 
 # ----
@@ -233,26 +208,3 @@ def end_signal() -> str:
 
 def _hot_word_records(words: Sequence[HotWord]) -> list[dict[str, Any]]:
     return [{"phrase": word.phrase, "boost": word.boost} for word in words]
-
-
-def _result_message(kind: str, nbest: list[dict[str, Any]], result: Result, options: SessionOptions) -> str:
-    message: dict[str, Any] = {"status": "ok", "type": kind, "nbest": _dump(nbest)}  # JSON in a string, as in WeNet
-    if options.timestamps:
-        message |= segment_record(result)
-        message["words"] = [{**word_record(word), "spaced": word.spaced} for word in result.words]
-        message["committed"] = result.committed
-    return _dump(message)
-
-
-def _tokens(hypothesis: Hypothesis, result: Result, meta: Meta) -> tuple[Token, ...]:
-    """Return the tokens of any hypothesis of a result, with timestamps made like those of the best one.
-
-    No token begins before the start of the segment or of the best hypothesis, whichever is earlier: a result does not
-    say where the previous segment ended.
-    """
-    earliest = min([result.start_seconds, *(token.start_seconds for token in result.tokens[:1])])
-    return make_tokens(hypothesis, meta, earliest, result.end_seconds)
-
-
-def _dump(value: Any) -> str:
-    return _ENCODER.encode(value)
