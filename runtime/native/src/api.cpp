@@ -1,4 +1,9 @@
 // The functions that Python calls. They check no arguments: wenet_fusion_kernels/fused_model.py has checked them.
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -41,20 +46,40 @@ const Kernels* const families[] = {
 
 int64_t padded(int64_t n) { return (n + ALIGNED - 1) / ALIGNED * ALIGNED; }
 
-// Zeroed memory, aligned to ALIGNED, that lives as long as the model.
+// Zeroed memory, aligned to ALIGNED, that lives as long as the model. It is cut from blocks for which Linux may use
+// pages of 2 MB, because a step reads all weights, and finding thousands of small pages takes time.
 class Arena {
  public:
   template <class T>
   T* take(int64_t count) {
     const size_t bytes = size_t(padded(count * int64_t(sizeof(T)) + ALIGNED));
-    std::unique_ptr<char[]> part(new char[bytes + ALIGNED]());
-    char* aligned = reinterpret_cast<char*>(padded(int64_t(reinterpret_cast<intptr_t>(part.get()))));
-    parts_.push_back(std::move(part));
-    return reinterpret_cast<T*>(aligned);
+    if (bytes > left_) add_block((std::max(bytes, BLOCK) + PAGE - 1) / PAGE * PAGE);
+    char* taken = next_;
+    next_ += bytes;
+    left_ -= bytes;
+    return reinterpret_cast<T*>(std::memset(taken, 0, bytes));
   }
 
  private:
-  std::vector<std::unique_ptr<char[]>> parts_;
+#ifdef __SANITIZE_ADDRESS__
+  static constexpr size_t PAGE = ALIGNED, BLOCK = 0;  // each part alone, so that reading beyond its end is found
+#else
+  static constexpr size_t PAGE = size_t(2) << 20, BLOCK = size_t(16) << 20;
+#endif
+
+  void add_block(size_t bytes) {
+    blocks_.emplace_back(static_cast<char*>(std::aligned_alloc(PAGE, bytes)), std::free);
+    next_ = blocks_.back().get();
+    if (!next_) throw std::bad_alloc();
+    left_ = bytes;
+#ifdef __linux__
+    madvise(next_, bytes, MADV_HUGEPAGE);  // a hint, which may fail
+#endif
+  }
+
+  std::vector<std::unique_ptr<char, decltype(&std::free)>> blocks_;
+  char* next_ = nullptr;
+  size_t left_ = 0;
 };
 
 struct Loaded {
@@ -248,7 +273,7 @@ int64_t scratch_bytes(const Sizes& n, int64_t batch, int64_t frames, int64_t cac
   const int64_t keys = cached + frames + 16, most_queries = 4;
   const int64_t attention = keys * (8 + 4 * (n.dim / n.heads + most_queries + 1)) + 4 * frames;
   const int64_t inner = attention + 4 * (n.context() + frames) * n.dim;
-  const int64_t scores = 4 * frames * n.vocabulary;
+  const int64_t scores = 4 * (frames * n.vocabulary + n.token_groups());
   return shared + front + inner + scores + 20 * ALIGNED;
 }
 

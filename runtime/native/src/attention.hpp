@@ -34,6 +34,7 @@ struct Attended {
       const float* from = of_head + int64_t(v) * frames;
       float* to = keys + int64_t(v) * stride + count;
       int t = first;
+      for (; t + 16 <= frames; t += 16) std::memcpy(to + (t - first), from + t, 16 * sizeof(float));
       for (; t + 4 <= frames; t += 4) std::memcpy(to + (t - first), from + t, 4 * sizeof(float));
       for (; t < frames; ++t) to[t - first] = from[t];
     }

@@ -147,7 +147,7 @@ template <bool RELU>
 inline void product(const Product& layer, const float* in, int64_t rows, int64_t row_step, int pieces,
                     int64_t piece_step, float* out, int64_t stride) {
   const int panels = (layer.outputs + PANEL - 1) / PANEL, length = layer.inputs / pieces;
-  constexpr int TOGETHER = WIDE == 16 ? 6 : 4;  // so many sums that additions to one do not wait for each other
+  constexpr int TOGETHER = WIDE == 16 ? 10 : 4;  // so many sums that additions to one do not wait for each other
   for (int panel = 0; panel < panels; ++panel) {
     const float* weights = layer.panels + int64_t(panel) * layer.inputs * PANEL;
     const float* bias = layer.bias + panel * PANEL;

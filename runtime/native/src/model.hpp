@@ -12,6 +12,8 @@ namespace wenet_fusion {
 constexpr int GROUP = 4;     // consecutive inputs whose weights for an output are adjacent in a panel
 constexpr int ALIGNED = 64;  // inputs and rows of quantised activations are padded to a multiple of this
 
+constexpr int TOKEN_GROUP = 128;  // tokens of which only the largest logit is compared with the best ones, mostly
+
 // Conversion of activations to uint8: round(x / scale) + zero_point, within 0 to 255.
 struct Range {
   float inverse_scale;
@@ -69,6 +71,7 @@ struct Sizes {
   int mels_2() const { return (mels_1() - 3) / 2 + 1; }
   int context() const { return kernel - 1; }
   int distances() const { return 2 * max_distance + 1; }
+  int token_groups() const { return (vocabulary + TOKEN_GROUP - 1) / TOKEN_GROUP; }
   // Floats that a stream carries from step to step besides keys and values: the front-end's samples and a frame of each
   // subsampling convolution, and then for each layer the past inputs of the convolution.
   int64_t front_end_state() const { return tail() + mels + int64_t(mels_1()) * channels; }

@@ -15,8 +15,7 @@ namespace {
 
 using wenet_fusion::Depthwise;
 using wenet_fusion::Layer;
-
-constexpr int SKIPPED = 128;  // tokens that are compared with the best ones together
+using wenet_fusion::TOKEN_GROUP;
 
 // Causal depthwise convolution and ReLU of (context + frames, dim) quantised inputs, written as rows of the next
 // layer's input. The sums of products are integers below 2^24, which floats hold exactly.
@@ -72,31 +71,36 @@ struct Best {
   }
 };
 
-// The most probable tokens of a frame; of two equally probable ones, the one with the lower id comes first.
-inline void best_tokens(const Sizes& n, const float* logits, float* log_probs, int64_t* ids, float* blank) {
+// The most probable tokens of a frame; of two equally probable ones, the one with the lower id comes first. `most` has
+// room for the largest logit of each TOKEN_GROUP tokens.
+inline void best_tokens(const Sizes& n, const float* logits, float* log_probs, int64_t* ids, float* blank,
+                        float* most) {
   Best best{log_probs, ids, n.top};
-  for (int first = 0; first < n.vocabulary; first += SKIPPED)
-    best.insert(largest_of(logits + first, n.vocabulary - first < SKIPPED ? n.vocabulary - first : SKIPPED), 0);
-  const float most = log_probs[0];
+  const int groups = n.token_groups();
+  for (int group = 0; group < groups; ++group) {
+    const int first = group * TOKEN_GROUP, end = group < groups - 1 ? first + TOKEN_GROUP : n.vocabulary;
+    most[group] = largest_of(logits + first, end - first);
+    best.insert(most[group], 0);
+  }
+  const float top = log_probs[0];
   // At least `top` tokens have this logit or a larger one.
   const float least = best.found == n.top ? log_probs[n.top - 1] : -__builtin_inff();
 
   const int whole = n.vocabulary / WIDE * WIDE;
   Floats total = {};
   for (int token = 0; token < whole; token += WIDE)
-    total = add(total, exponential(load<Wide>(logits + token) - all<Wide>(most)));
+    total = add(total, exponential(load<Wide>(logits + token) - all<Wide>(top)));
   if (whole < n.vocabulary) {
     Wide last = all<Wide>(-__builtin_inff());
     std::memcpy(&last, logits + whole, sizeof(float) * (n.vocabulary - whole));
-    total = add(total, exponential(last - all<Wide>(most)));
+    total = add(total, exponential(last - all<Wide>(top)));
   }
-  const float norm = most + logarithm(all(sum(total)))[0];
+  const float norm = top + logarithm(all(sum(total)))[0];
 
   best.found = 0;
-  for (int first = 0; first < n.vocabulary; first += SKIPPED) {
-    const int end = n.vocabulary - first < SKIPPED ? n.vocabulary : first + SKIPPED;
-    const float most_here = largest_of(logits + first, end - first);
-    if (most_here < least || !best.takes(most_here)) continue;
+  for (int group = 0; group < groups; ++group) {
+    if (most[group] < least || !best.takes(most[group])) continue;
+    const int first = group * TOKEN_GROUP, end = group < groups - 1 ? first + TOKEN_GROUP : n.vocabulary;
     for (int start = first; start < end; start += WIDE) {
       const int count = end - start < WIDE ? end - start : WIDE;
       if (!best.takes(largest_of(logits + start, count))) continue;
@@ -126,11 +130,12 @@ inline void attention(const Model& model, int index, const Step& step, const Buf
     const float* qkv = all_rows.wide + int64_t(b) * step.frames * 3 * n.dim;
     float* block = step.next_past[b] + int64_t(index) * 2 * step.frames * n.dim;
     for (int h = 0; h < n.heads; ++h, block += 2 * int64_t(step.frames) * width) {
-      for (int t = 0; t < step.frames; ++t) {
-        const float* keys = qkv + (int64_t(t) * 3 + 1) * n.dim + h * width;
-        for (int v = 0; v < width; ++v) block[int64_t(v) * step.frames + t] = keys[v];
-        std::memcpy(block + int64_t(step.frames + t) * width, keys + n.dim, sizeof(float) * width);
-      }
+      const float* keys = qkv + n.dim + h * width;
+      for (int v = 0; v < width; ++v)
+        for (int t = 0; t < step.frames; ++t) block[int64_t(v) * step.frames + t] = keys[int64_t(t) * 3 * n.dim + v];
+      for (int t = 0; t < step.frames; ++t)
+        std::memcpy(block + int64_t(step.frames + t) * width, keys + (int64_t(t) * 3 + 1) * n.dim,
+                    sizeof(float) * width);
     }
     attend(model, step, index, b, all_rows.frames[b], qkv, all_rows.attended + int64_t(b) * step.frames * n.dim,
            scratch);
@@ -210,13 +215,14 @@ void run_step(const Model& model, const Step& step) {
 
   std::memcpy(step.encoded, buffers.x, sizeof(float) * rows * n.dim);
   float* logits = scratch.take<float>(int64_t(step.frames) * n.vocabulary);
+  float* most = scratch.take<float>(n.token_groups());
   for (int b = 0; b < step.batch; ++b) {
     const int64_t first = int64_t(b) * step.frames;
     quantise_rows(buffers.x + first * n.dim, step.frames, model.ctc, buffers.narrow_u8);
     linear(model.ctc, buffers.narrow_u8, step.frames, logits);
     for (int t = 0; t < step.frames; ++t)
       best_tokens(n, logits + int64_t(t) * n.vocabulary, step.top_log_probs + (first + t) * n.top,
-                  step.top_ids + (first + t) * n.top, step.blank_log_probs + first + t);
+                  step.top_ids + (first + t) * n.top, step.blank_log_probs + first + t, most);
   }
 }
 
